@@ -1,0 +1,42 @@
+"""One file per family of models; `build_model` finds the right one."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError
+from toolkit.zoo import MODELS
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+
+def build_model(name: str, num_classes: int, input_size: tuple[int, int] | None = None, **overrides: Any) -> nn.Layer:
+    """Build a model with fresh weights.
+
+    Args:
+        name: one of `toolkit.zoo.MODELS`.
+        num_classes: classes of the data, background not counted.
+        input_size: height and width, in pixels, that anchors are computed for once; other sizes work as well.
+        overrides: arguments of the family's `build`, which makes small variants of the model (width, depth, queries).
+
+    The model in train mode maps a batch to its losses, in eval mode to boxes and full-size masks; its method
+    `network` is the part that exports. See the family's file.
+
+    Raises UserError for an unknown name or override.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else "`seg-tune models` lists them"
+        raise UserError(f"model {name}: unknown; {hint}")
+    family = MODELS[name].family
+    try:
+        module = import_module(f"toolkit.models.{family}")
+    except ModuleNotFoundError as error:
+        if error.name != f"toolkit.models.{family}":
+            raise
+        raise UserError(f"model {name}: not in this version yet; `seg-tune models` lists what is") from None
+    model: nn.Layer = module.build(name, num_classes=num_classes, input_size=input_size, **overrides)
+    return model

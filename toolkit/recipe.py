@@ -1,0 +1,249 @@
+"""The schema of a recipe: the only home of a setting's type, default and meaning.
+
+A recipe is a YAML file; `recipes/<model>.yaml` are the complete ones that ship with the package. Unknown keys are
+errors. The resolved recipe of a run is written into the run's folder, and `--recipe` reads it back.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolkit.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    name: str
+    """One of the sixteen models; `seg-tune models` lists them."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of `build_model` beyond the class count and the input size, for variants of the model."""
+
+
+class Data(Section):
+    input_size: tuple[Positive, Positive]
+    """Height and width of the network input, pixels. With `keep_ratio`: short side, and the most for the long side."""
+    keep_ratio: bool = False
+    """Keep the aspect ratio when resizing, and pad to a multiple of 32."""
+    interpolation: Literal["nearest", "linear", "cubic", "area"] = "cubic"
+    """How pictures are resized."""
+    mean: Triple = (0.0, 0.0, 0.0)
+    """Subtracted from the channels (R, G, B, in 0-1)."""
+    std: Triple = (1.0, 1.0, 1.0)
+    """What the channels are divided by after that."""
+    train_sizes: list[Positive] = []
+    """Sides of the square from which each training batch draws one at random (with `keep_ratio`: short sides).
+    Empty: always `input_size`."""
+    train_transforms: list[dict[str, Any]] = []
+    """Augmentation in order; an entry is `{<class of albumentations or toolkit.data.transforms>: {argument: value}}`."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that prepare batches. 0: the training process itself."""
+
+
+class Optimizer(Section):
+    name: Literal["AdamW", "Momentum"]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Fraction = 0.9
+    """Momentum's factor; AdamW takes its usual 0.9 and 0.999."""
+    decay_norms: bool = True
+    """Whether norms (weight and bias of batch and layer norm) decay as well."""
+
+
+class Schedule(Section):
+    name: Literal["constant", "step", "cosine"]
+    milestones: list[Positive] = []
+    """`step`: epochs at whose end the rate is multiplied by `gamma`, in terms of the recipe's own `epochs`."""
+    gamma: float = 0.1
+    stretch: Annotated[float, Field(ge=1)] = 1.0
+    """`cosine`: length of the half wave in units of the training time; 1.2 leaves the rate above zero at the end."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Linear warm-up, in steps or in epochs, whichever is longer; never more than a tenth of the training
+    (a fine-tuning run of a few hundred steps would otherwise end inside it)."""
+    warmup_start: Fraction = 0.0
+    """Factor of the rate at the first step."""
+
+
+class Ema(Section):
+    decay: Annotated[float, Field(gt=0, lt=1)]
+    ramp: Literal["exponential", "threshold"] = "exponential"
+    """How the decay d grows over step t: `exponential` d (1 - exp(-(t + 1) / 2000)),
+    `threshold` min(d, (1 + t) / (10 + t))."""
+
+
+class Train(Section):
+    epochs: Positive
+    batch_size: Positive
+    """Pictures a step, over all devices."""
+    lr: Annotated[float, Field(gt=0)]
+    """Learning rate at `lr_batch_size` pictures a step; scaled in proportion to the batch size in use."""
+    lr_batch_size: Positive
+    optimizer: Optimizer
+    schedule: Schedule
+    lr_multipliers: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factor of the learning rate for parameters whose name starts with the key (the longest match wins)."""
+    freeze: list[str] = []
+    """Parameters whose name starts with one of these are not trained."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients are scaled down to at most this global L2 norm."""
+    ema: Ema | None = None
+    """Exponential moving average of the weights; it is what is evaluated and kept."""
+    pretrained: str = "official"
+    """`official`, `none`, or the path of a `.pdparams` file."""
+    eval_every: Positive = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    seed: int = 0
+
+
+class Evaluate(Section):
+    batch_size: Positive = 1
+    max_detections: Positive = 100
+    """Detections a picture that enter AP, the best by score."""
+
+
+class Predict(Section):
+    threshold: Fraction = 0.5
+    """Least score of an instance that predictions show."""
+
+
+class Recipe(Section):
+    """Everything that a run depends on, besides the pictures."""
+
+    model: Model
+    data: Data
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    predict: Predict = Predict()
+
+    @model_validator(mode="after")
+    def _milestones_lie_inside(self) -> Recipe:
+        if any(m >= self.train.epochs for m in self.train.schedule.milestones):
+            raise ValueError("train.schedule.milestones must be smaller than train.epochs")
+        return self
+
+
+def recipes_dir() -> Path:
+    """The folder of the recipes that ship with the package."""
+    installed = Path(__file__).parent / "_recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
+
+
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read the recipe of a model (by its name) or of a YAML file (by its path).
+
+    `overrides` maps dotted keys (`train.epochs`) to values. Changing `train.epochs` alone moves the milestones of a
+    step schedule in proportion.
+
+    Raises UserError for an unknown model, unreadable YAML, an unknown key or a value of the wrong kind.
+    """
+    path = Path(source) if str(source).endswith((".yaml", ".yml")) else recipes_dir() / f"{source}.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe; give a model that `seg-tune models` lists, or a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    if overrides:
+        tree = _override(tree, overrides)
+    return parse_recipe(tree, origin=str(path))
+
+
+def parse_recipe(tree: Mapping[str, Any], *, origin: str) -> Recipe:
+    """Check `tree` against the schema; `origin` names it in errors."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "recipe"
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(first["loc"])
+            close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise UserError(f"{origin}: {place}: unknown key; {hint}") from None
+        raise UserError(f"{origin}: {place}: {first['msg']} (is: {first['input']!r:.80})") from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`["train.epochs=10"]` -> `{"train.epochs": 10}`; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {setting}: must have the form key=value, as in --set train.epochs=10")
+        try:
+            result[key.strip()] = _numbers(yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}: the value is not valid YAML") from None
+    return result
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal one."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _numbers(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4, which everyone writes, as a string.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = _copy(tree)
+    for dotted, value in overrides.items():
+        *parents, leaf = dotted.split(".")
+        node = result
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise UserError(f"--set {dotted}: {parent} is a value, not a section")
+            node = child
+        node[leaf] = value
+    if "train.epochs" in overrides and "train.schedule.milestones" not in overrides:
+        _rescale_milestones(tree, result)
+    return result
+
+
+def _copy(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _copy(value) for key, value in tree.items()}
+    return tree
+
+
+def _rescale_milestones(before: dict[str, Any], after: dict[str, Any]) -> None:
+    try:
+        ratio = int(after["train"]["epochs"]) / int(before["train"]["epochs"])
+        schedule = after["train"]["schedule"]
+        moved = sorted({max(1, round(m * ratio)) for m in schedule.get("milestones", [])})
+        schedule["milestones"] = [m for m in moved if m < int(after["train"]["epochs"])]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return  # The schema says what is wrong, with its place.
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in location[:-1]:
+        field = section.model_fields.get(part)
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        section = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+        if section is None:
+            return []
+    return list(section.model_fields)
