@@ -33,6 +33,12 @@ class Model(Section):
 
 
 class Data(Section):
+    path: str | None = None
+    """Folder of the dataset; `--data` sets it."""
+    train_json: str | None = None
+    """Annotation files and the folder of the pictures, where `path` has none of the known layouts."""
+    val_json: str | None = None
+    images: str | None = None
     input_size: tuple[Positive, Positive]
     """Height and width of the network input, pixels. With `keep_ratio`: short side, and the most for the long side."""
     keep_ratio: bool = False
@@ -47,7 +53,8 @@ class Data(Section):
     """Sides of the square from which each training batch draws one at random (with `keep_ratio`: short sides).
     Empty: always `input_size`."""
     train_transforms: list[dict[str, Any]] = []
-    """Augmentation in order; an entry is `{<class of albumentations or toolkit.data.transforms>: {argument: value}}`."""
+    """Augmentation in order. An entry is `<class>: {argument: value}`, the class of albumentations or of
+    `toolkit.data.transforms`."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches. 0: the training process itself."""
 
@@ -126,6 +133,8 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
+    classes: list[str] = []
+    """Names of the classes in label order, taken from the data when training starts."""
 
     @model_validator(mode="after")
     def _milestones_lie_inside(self) -> Recipe:

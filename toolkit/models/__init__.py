@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.recipe import Recipe
 from toolkit.zoo import MODELS
 
 if TYPE_CHECKING:
@@ -40,3 +41,16 @@ def build_model(name: str, num_classes: int, input_size: tuple[int, int] | None 
         raise UserError(f"model {name}: not in this version yet; `seg-tune models` lists what is") from None
     model: nn.Layer = module.build(name, num_classes=num_classes, input_size=input_size, **overrides)
     return model
+
+
+def model_of(recipe: Recipe) -> nn.Layer:
+    """The model that a resolved recipe describes, with fresh weights.
+
+    From scratch, the parts that fine-tuning freezes (stem, norms of the backbone) train as well: frozen at random
+    values they would only do harm.
+    """
+    options = dict(recipe.model.options)
+    if recipe.train.pretrained == "none":
+        options.setdefault("freeze", False)
+    size = None if recipe.data.keep_ratio else recipe.data.input_size
+    return build_model(recipe.model.name, len(recipe.classes), size, **options)

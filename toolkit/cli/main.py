@@ -1,0 +1,53 @@
+"""The command `seg-tune`: one file per command, each of whose bodies is one library call."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from toolkit import __version__
+from toolkit.cli.eval import evaluate
+from toolkit.cli.export import export
+from toolkit.cli.models import models
+from toolkit.cli.predict import predict
+from toolkit.cli.quickstart import quickstart
+from toolkit.cli.train import train
+from toolkit.errors import UserError
+
+app = typer.Typer(
+    name="seg-tune",
+    help="Fine-tune instance segmentation models on Paddle and put them into service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command()(quickstart)
+app.command()(models)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(export)
+app.command()(predict)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""From what a network returns to instances on the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.data.masks import Crop, paste
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The instances found in one picture, best first."""
+
+    boxes: Floats
+    """`[n, 4]`, x1 y1 x2 y2 in pixels of the picture, inside it."""
+    scores: Floats
+    """`[n]`, 0 to 1."""
+    labels: NDArray[np.int64]
+    """`[n]`, indices in the list of classes."""
+    masks: list[Crop]
+    size: tuple[int, int]
+    """Height and width of the picture."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, threshold: float) -> Detections:
+        """Those with at least this score."""
+        n = int((self.scores >= threshold).sum())
+        return Detections(self.boxes[:n], self.scores[:n], self.labels[:n], self.masks[:n], self.size)
+
+
+def place(
+    boxes: Floats,
+    scores: Floats,
+    labels: NDArray[np.integer],
+    logits: Floats,
+    *,
+    size: tuple[int, int],
+    network_size: tuple[int, int],
+    scale: tuple[float, float],
+    mask_frame: str = "image",
+    mask_clip: bool = False,
+    threshold: float = 0.0,
+    limit: int | None = None,
+) -> Detections:
+    """Carry one picture's rows over from the network input to the picture.
+
+    Args:
+        boxes: `[k, 4]`, x1 y1 x2 y2 in pixels of the network input; scores, labels: `[k]`, best first.
+        logits: `[k, mh, mw]`, positive inside the mask. They cover the network input (`mask_frame` "image") or the
+            box ("box").
+        size: height and width of the picture; `network_size`: those of the network input, padding included.
+        scale: network pixels per picture pixel, y and x.
+        mask_clip: cut masks to their box.
+        threshold: least score; rows with score 0 are padding and never pass.
+        limit: how many rows are kept at most.
+    """
+    kept = np.flatnonzero((scores >= threshold) & (scores > 0))[:limit]
+    scale_y, scale_x = (float(s) for s in scale)
+    picture = boxes[kept].astype(np.float64) / (scale_x, scale_y, scale_x, scale_y)
+    inside = picture.clip(0, (size[1], size[0], size[1], size[0])).astype(np.float32)
+    whole = (0.0, 0.0, _snap(network_size[1] / scale_x), _snap(network_size[0] / scale_y))
+    masks = [
+        paste(
+            logits[row],
+            size=size,
+            frame=whole if mask_frame == "image" else tuple(box),
+            clip=tuple(cut) if mask_clip else None,
+        )
+        for row, box, cut in zip(kept, picture.tolist(), inside.tolist(), strict=True)
+    ]
+    return Detections(inside, scores[kept].astype(np.float32), labels[kept].astype(np.int64), masks, size)
+
+
+def _snap(side: float) -> float:
+    # scale = network / picture is a rounded float32: without this, 427 comes back as 426.99998.
+    return float(round(side)) if abs(side - round(side)) < 1e-3 else side

@@ -1,0 +1,72 @@
+"""Exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from toolkit.recipe import Ema
+
+
+class MovingAverage:
+    """Keeps `average <- d average + (1 - d) weights` for all floating-point weights and buffers that change.
+
+    What is frozen is left out.
+    """
+
+    def __init__(self, model: nn.Layer, settings: Ema) -> None:
+        self.settings = settings
+        self.steps = 0
+        # Paddle counts the running statistics of norms among the parameters that do not train.
+        frozen = {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.stop_gradient and not name.endswith(("._mean", "._variance"))
+        }
+        self._live: dict[str, Tensor] = {
+            name: value
+            for name, value in model.state_dict().items()
+            if name not in frozen and value.dtype in (paddle.float32, paddle.float64)
+        }
+        self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in self._live.items()}
+
+    def decay(self) -> float:
+        """The decay d at the current step: small at first, so that the start is forgotten."""
+        if self.settings.ramp == "exponential":
+            return self.settings.decay * (1 - math.exp(-(self.steps + 1) / 2000))
+        return min(self.settings.decay, (1 + self.steps) / (10 + self.steps))
+
+    @paddle.no_grad()
+    def update(self) -> None:
+        """Take in the model's weights after an optimizer step."""
+        share = 1 - self.decay()
+        for name, average in self.average.items():
+            average.lerp_(self._live[name], share)
+        self.steps += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within this context the model has the averaged weights."""
+        own = {name: value.numpy() for name, value in self._live.items()}
+        self._put({name: value.numpy() for name, value in self.average.items()})
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def state(self) -> dict[str, object]:
+        return {"steps": self.steps, "average": {name: value.numpy() for name, value in self.average.items()}}
+
+    def load(self, state: dict[str, object]) -> None:
+        self.steps = int(state["steps"])  # type: ignore[call-overload]
+        for name, value in state["average"].items():  # type: ignore[attr-defined]
+            self.average[name].set_value(value)
+
+    def _put(self, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._live[name].set_value(value)

@@ -1,0 +1,68 @@
+"""From what a person asks for to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.coco import dataset_of
+from toolkit.device import set_device
+from toolkit.errors import UserError
+from toolkit.recipe import load_recipe, parse_settings
+from toolkit.run import Run
+from toolkit.train.fit import fit
+from toolkit.weights.fetch import resolve_pretrained
+
+
+def start_training(
+    model: str | None = None,
+    *,
+    recipe: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    device: str = "auto",
+    output: Path = Path("output"),
+) -> tuple[Run, dict[str, Any]]:
+    """Begin a run and see it through; return it with what its `train_result.json` says.
+
+    Args:
+        model: its recipe is the start; `recipe`: a file in its place.
+        overrides: dotted keys of the recipe and their values; `settings`: the same as `key=value`, and stronger.
+        output: the folder in which the run gets a folder.
+
+    Raises UserError for bad settings and for data that cannot be trained on, before anything is written.
+    """
+    if model is None and recipe is None:
+        raise UserError("say which model to train with --model (`seg-tune models` lists them), or give a --recipe")
+    asked = load_recipe(recipe or str(model), {**(overrides or {}), **parse_settings(settings)})
+    if recipe and model and asked.model.name != model:
+        raise UserError(f"--model {model}: {recipe} is a recipe of {asked.model.name}; give one of the two")
+    dataset = dataset_of(asked.data)
+    resolved = asked.model_copy(update={"classes": list(dataset.train.classes)})
+    set_device(device)
+    weights = resolve_pretrained(resolved.train.pretrained, resolved.model.name)
+    run = Run.create(output, resolved)
+    try:
+        return run, fit(resolved, dataset, run, weights=weights)
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
+
+
+def resume_training(
+    path: Path | None = None, *, output: Path = Path("output"), device: str = "auto", ignored: Sequence[str] = ()
+) -> tuple[Run, dict[str, Any]]:
+    """Go on with the run at `path`, or with the newest in `output`.
+
+    Raises UserError if there is none, if it has ended, or if settings are given that a running training cannot change.
+    """
+    if ignored:
+        raise UserError(f"--resume goes on with the settings of the run; leave out {', '.join(ignored)}")
+    run = Run.find(path, output=output)
+    recipe = run.recipe()
+    dataset = dataset_of(recipe.data)
+    set_device(device)
+    try:
+        return run, fit(recipe, dataset, run, resume=True)
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
