@@ -1,0 +1,56 @@
+"""What runs an exported model: one file per engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Protocol
+
+from toolkit.data.detections import Detections
+from toolkit.errors import UserError
+from toolkit.pipeline.exported import Exported
+from toolkit.pipeline.preprocess import Prepared
+
+
+class Backend(Protocol):
+    """A loaded model. Not to be shared by threads: a Paddle predictor mixes their results."""
+
+    name: str
+
+    def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
+        """The instances of each picture with at least that score, best first."""
+        ...
+
+
+def load_backend(exported: Exported, *, engine: str | None = None, device: str | None = None) -> Backend:
+    """Load the model's graph.
+
+    Args:
+        engine: `onnxruntime`, `paddle`, or None: ONNX Runtime on the CPU where it and `inference.onnx` are there, else
+            Paddle Inference.
+        device: `cpu` (also None and `auto`), or an accelerator such as `gpu:0`, which Paddle runs.
+
+    Raises UserError if the engine is unknown, or the folder or the environment lacks what it needs.
+    """
+    on_cpu = device in (None, "auto", "cpu")
+    if engine is None:
+        engine = "onnxruntime" if on_cpu and exported.onnx and find_spec("onnxruntime") else "paddle"
+    if engine == "onnxruntime":
+        if not on_cpu:
+            raise UserError(f"device {device}: ONNX Runtime runs on the CPU here; accelerators need the engine paddle")
+        from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(exported)
+    if engine in ("paddle", "paddle_static"):
+        from toolkit.pipeline.backends.paddle import PaddleInference
+
+        return PaddleInference(exported, device="cpu" if on_cpu else str(device))
+    raise UserError(f"engine {engine}: unknown; possible are onnxruntime and paddle")
+
+
+def cpu_count() -> int:
+    """The processors this process may use; in a container fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

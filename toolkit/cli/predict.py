@@ -1,0 +1,30 @@
+"""`seg-tune predict`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    input: Annotated[str, typer.Option(help="Picture, folder of pictures, or URL of a picture.")],
+    pipeline: Annotated[
+        str,
+        typer.Option(help="Pipeline config, folder of an exported model, or the newest run's exported model."),
+    ] = "instance_segmentation",
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Least score; else the config's, else the model's.")
+    ] = None,
+    save_path: Annotated[
+        str | None, typer.Option("--save-path", "--save_path", help="Folder for the drawn pictures and the JSON.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, gpu:0, npu:0, xpu:0 or mlu:0; else the config's, else cpu.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="onnxruntime or paddle; chosen by itself if not given.")] = None,
+) -> None:
+    """Find the instances in pictures, with their masks."""
+    from toolkit.pipeline.predictor import predict_files
+
+    predict_files(input, pipeline=pipeline, threshold=threshold, save_path=save_path, device=device, engine=engine)

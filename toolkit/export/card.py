@@ -1,0 +1,110 @@
+"""The model card: README.md of an exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from toolkit.export.certificate import Certificate
+from toolkit.recipe import Recipe, dump_recipe
+
+
+def write_card(folder: Path, *, recipe: Recipe, certificate: Certificate, run: Path | None) -> Path:
+    """Write `README.md`: what the model is, how good it is, how it is used, how it came about."""
+    sections = [
+        _head(recipe),
+        _figures(run),
+        _agreement(certificate),
+        _use(recipe),
+        f"## Training\n\nThe recipe, as it was run:\n\n```yaml\n{dump_recipe(recipe)}```",
+    ]
+    path = folder / "README.md"
+    path.write_text("\n\n".join(section for section in sections if section) + "\n", encoding="utf-8")
+    return path
+
+
+def _head(recipe: Recipe) -> str:
+    height, width = recipe.data.input_size
+    classes = "\n".join(f"{i}. {name}" for i, name in enumerate(recipe.classes))
+    size = f"short side {height}, long side up to {width}" if recipe.data.keep_ratio else f"{height} x {width}"
+    return (
+        f"# {recipe.model.name}\n\n"
+        f"Instance segmentation; {len(recipe.classes)} classes; network input {size} pixels; "
+        f"instances are shown from a score of {recipe.predict.threshold}.\n\n"
+        f"Classes:\n\n{classes}"
+    )
+
+
+def _figures(run: Path | None) -> str:
+    """AP on the validation pictures, where the run was evaluated."""
+    evaluation = _read(run, "evaluate_result.json")
+    if not evaluation:
+        return ""
+    rows = "\n".join(
+        f"| {name} | {_percent(evaluation['mask'][key])} | {_percent(evaluation['box'][key])} |"
+        for name, key in (("AP", "AP"), ("AP50", "AP50"), ("AP75", "AP75"))
+    )
+    by_class = "\n".join(
+        f"| {name} | {_percent(ap)} | {_percent(evaluation['box_by_class'][name])} |"
+        for name, ap in evaluation["mask_by_class"].items()
+    )
+    return (
+        f"## Figures\n\nOn {evaluation['pictures']} validation pictures, in per cent:\n\n"
+        f"| | mask | box |\n|---|---|---|\n{rows}\n{by_class}"
+    )
+
+
+def _agreement(certificate: Certificate) -> str:
+    rows = "\n".join(
+        f"| {name} | {a.matched} of {a.rows} | {a.score:.1e} | {a.box:.3f} | {a.mask_iou_mean:.4f} "
+        f"| {a.ms_per_picture:.0f} |"
+        for name, a in certificate.backends.items()
+    )
+    return (
+        "## Exported against trained\n\n"
+        f"On {certificate.pictures} pictures ({certificate.source}); largest differences; "
+        f"the trained model took {certificate.trained_ms_per_picture:.0f} ms a picture on this machine.\n\n"
+        f"| backend | rows matched | score | box, px | mask IoU, mean | ms |\n|---|---|---|---|---|---|\n{rows}"
+    )
+
+
+def _use(recipe: Recipe) -> str:
+    return f"""## Use
+
+```bash
+seg-tune predict --pipeline . --input picture.jpg --save-path result
+```
+
+```python
+from toolkit import create_pipeline
+
+pipeline = create_pipeline(".")
+for result in pipeline.predict("picture.jpg"):
+    result.print()
+    result.save_to_img("result")
+    result.save_to_json("result")
+```
+
+PaddleX reads this folder unchanged:
+
+```python
+from paddlex import create_model
+
+model = create_model("{recipe.model.name}", model_dir=".")
+```
+
+`inference.json` and `inference.pdiparams` are Paddle's graph with masks at picture size; `inference.onnx`, if it is
+here, is the fast graph, whose masks the pipeline brings to picture size itself; `inference.yml` says how pictures are
+prepared and what the classes are called."""
+
+
+def _read(run: Path | None, name: str) -> dict[str, Any]:
+    if run is None or not (run / name).is_file():
+        return {}
+    tree = json.loads((run / name).read_text(encoding="utf-8"))
+    return tree if isinstance(tree, dict) else {}
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,71 @@
+"""The fast graph: a model's `network` as inference.onnx, with low-resolution masks."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from paddle import Tensor, nn
+from paddle.static import InputSpec
+
+from toolkit.export.static import captured, trace
+from toolkit.recipe import Data
+
+OPSET = 17
+"""grid_sample came with 16, layer normalisation with 17."""
+
+OUTPUTS = ("boxes", "scores", "labels", "mask_logits")
+
+
+class _Network(nn.Layer):
+    def __init__(self, model: nn.Layer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.network(image))
+
+
+def missing_converter() -> str | None:
+    """Why no ONNX file can be written here, or None."""
+    if find_spec("paddle2onnx") is None:
+        return "paddle2onnx is not installed (it has no wheel for Python 3.13)"
+    return None
+
+
+def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
+    """Write `inference.onnx`: `image` `[B, 3, h, w]` -> `boxes`, `scores`, `labels`, `mask_logits`.
+
+    Raises RuntimeError if the converter cannot convert the network.
+    """
+    import onnx
+    import paddle2onnx
+
+    height, width = (None, None) if data.keep_ratio else data.input_size
+    with TemporaryDirectory() as scratch:
+        stem = Path(scratch) / "network"
+        trace(_Network(model), [InputSpec([None, 3, height, width], "float32", "image")], stem)
+        with captured() as output:
+            try:
+                # Without a file name it returns the bytes; with one it runs Polygraphy, which installs packages.
+                content = paddle2onnx.export(f"{stem}.json", f"{stem}.pdiparams", None, opset_version=OPSET)
+            except UnboundLocalError:
+                content = None  # It prints its errors and goes on without a result.
+        if content is None:
+            raise RuntimeError(f"paddle2onnx cannot convert the network: {output()[-500:]}")
+    graph = onnx.load_from_string(content)
+    _rename_outputs(graph.graph)
+    onnx.checker.check_model(graph)
+    path = folder / "inference.onnx"
+    onnx.save(graph, str(path))
+    return path
+
+
+def _rename_outputs(graph: object) -> None:
+    names = {old.name: new for old, new in zip(graph.output, OUTPUTS, strict=True)}  # type: ignore[attr-defined]
+    for node in graph.node:  # type: ignore[attr-defined]
+        for edges in (node.input, node.output):
+            edges[:] = [names.get(edge, edge) for edge in edges]
+    for output in graph.output:  # type: ignore[attr-defined]
+        output.name = names[output.name]

@@ -1,0 +1,173 @@
+"""From a trained model to a folder that runs, with its certificate, its card and its pipeline config."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from paddle import nn
+from rich.console import Console
+
+from toolkit.data.coco import Split, dataset_of, find_dataset
+from toolkit.data.images import read_rgb
+from toolkit.device import set_device
+from toolkit.errors import UserError
+from toolkit.export.card import write_card
+from toolkit.export.certificate import Certificate, certify
+from toolkit.export.onnx import missing_converter, save_onnx
+from toolkit.export.static import save_program, write_description
+from toolkit.pipeline.config import NAME, dump_pipeline_config
+from toolkit.recipe import Recipe
+from toolkit.weights.trained import Trained, load_trained
+
+PICTURES = 4
+"""On how many pictures the exported model is held against the trained one."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export has written."""
+
+    folder: Path
+    certificate: Certificate
+    config: Path | None
+    """The pipeline config, where one was asked for."""
+
+
+def export_trained(
+    *,
+    run: Path | None = None,
+    weights: Path | None = None,
+    model: str | None = None,
+    data: Path | None = None,
+    output: Path | None = None,
+    to_pipeline_config: bool = False,
+    config: Path | None = None,
+) -> Export:
+    """Export a run's best model (the newest run's where nothing is named), or the one in a weights file.
+
+    Args:
+        data: a dataset whose validation pictures the export is checked on, and whose classes weights outside a run
+            take; by default the one the run was trained on.
+        output: the folder to write; by default `inference` in the run, or beside the weights. An older export there
+            is replaced once the new one has been checked.
+        to_pipeline_config: write a pipeline config too, to `config`, by default beside the folder.
+
+    Raises UserError if there is no such model, if `output` is something else than an export, or if the exported model
+    differs from the trained one; then an older export stays.
+    """
+    if config is not None and not to_pipeline_config:
+        raise UserError(f"{config}: a place for the pipeline config is given, but not --to-pipeline-config")
+    set_device("cpu")
+    elsewhere = find_dataset(data) if data else None
+    trained = load_trained(run=run, weights=weights, model=model, classes=elsewhere.val.classes if elsewhere else ())
+    folder = output or _beside(trained)
+    console = Console(highlight=False, soft_wrap=True)
+
+    pictures, source = _pictures(elsewhere.val if elsewhere else None, trained.recipe)
+    certificate = export_model(
+        trained.model, recipe=trained.recipe, out=folder, pictures=pictures, source=source, run=_run_of(trained)
+    )
+    if missing := missing_converter():
+        console.print(f"no inference.onnx: {missing}; predictions run on Paddle")
+    for backend, agreement in certificate.backends.items():
+        console.print(f"{backend}: {agreement.describe()}")
+    console.print(f"exported to {folder}")
+
+    written = None
+    if to_pipeline_config:
+        written = config or folder.parent / f"{NAME}.yaml"
+        written.parent.mkdir(parents=True, exist_ok=True)
+        threshold = trained.recipe.predict.threshold
+        text = dump_pipeline_config(model_name=trained.recipe.model.name, model_dir=folder, threshold=threshold)
+        written.write_text(text, encoding="utf-8")
+        console.print(f"pipeline config written to {written} (it holds the absolute path of the folder)")
+    return Export(folder, certificate, written)
+
+
+def export_model(
+    model: nn.Layer,
+    *,
+    recipe: Recipe,
+    out: Path,
+    pictures: Sequence[NDArray[np.uint8]],
+    source: str,
+    run: Path | None = None,
+) -> Certificate:
+    """Write `model` into the folder `out`, with the classes and the preprocessing of `recipe`, and check it.
+
+    Everything is written into a folder beside `out` that takes its name in the end; on failure `out` is untouched.
+
+    Args:
+        pictures: uint8 `[H, W, 3]`, RGB, on which trained and exported model are compared; `source`: whence they are.
+        run: the folder of the training run, whose figures the card shows.
+    """
+    with _replacing(out) as folder:
+        save_program(model, folder, data=recipe.data)
+        if not missing_converter():
+            save_onnx(model, folder, data=recipe.data)
+        write_description(
+            folder,
+            recipe=recipe,
+            mask_frame=getattr(model, "mask_frame", "image"),
+            mask_clip=bool(getattr(model, "mask_clip", False)),
+        )
+        certificate = certify(model, folder, pictures, recipe=recipe, source=source)
+        certificate.write(folder)
+        write_card(folder, recipe=recipe, certificate=certificate, run=run)
+    return certificate
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that replaces it when the block ends well, and is gone when it does not."""
+    if out.exists() and not (out / "inference.yml").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not an exported model; choose another --output")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _beside(trained: Trained) -> Path:
+    return (_run_of(trained) or trained.weights.parent) / "inference"
+
+
+def _run_of(trained: Trained) -> Path | None:
+    return trained.weights.parents[1] if trained.weights.parent.name == "best_model" else None
+
+
+def _pictures(split: Split | None, recipe: Recipe) -> tuple[list[NDArray[np.uint8]], str]:
+    """A few validation pictures, evenly spaced; generated ones where the dataset is not at hand."""
+    if split is None:
+        try:
+            split = dataset_of(recipe.data).val
+        except UserError:
+            return _generated(), "generated, since the dataset is not at hand"
+    count = len(split.pictures)
+    chosen = sorted({i * count // PICTURES for i in range(PICTURES)})
+    return [read_rgb(split.pictures[i].path) for i in chosen], "validation"
+
+
+def _generated() -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    sizes = [(240, 320), (321, 200), (180, 180), (97, 251)]
+    return [
+        cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+        for height, width in sizes[:PICTURES]
+    ]

@@ -1,0 +1,180 @@
+"""The graph and the description that PaddleX loads: inference.json, inference.pdiparams, inference.yml."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import paddle
+import yaml
+from paddle import Tensor, nn
+from paddle.static import InputSpec
+
+from toolkit.recipe import Data, Recipe
+
+_INTERPOLATIONS = {"nearest": 0, "linear": 1, "cubic": 2, "area": 3}
+
+
+class Deployed(nn.Layer):
+    """A model with masks at picture size, as PaddleX feeds and reads it.
+
+    PaddleX sorts its inputs by name: `im_shape` `[B, 2]` (height, width after the resize), `image` `[B, 3, h, w]`,
+    `scale_factor` `[B, 2]` (resized / original, y then x). It takes the outputs in order: rows `[N, 6]` (class, score,
+    x1 y1 x2 y2 in pixels of the picture), how many of them each picture has `[B]`, and masks `[N, H, W]` int32, where
+    H and W are those of the largest picture of the batch.
+
+    Rows that are padding, or whose box has no area inside the picture, are left out: PaddleX drops the boxes of such
+    rows and not their masks, so that all that follow would get a wrong mask.
+    """
+
+    def __init__(self, model: nn.Layer) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_clip = bool(getattr(model, "mask_clip", False))
+        if getattr(model, "mask_frame", "image") != "image":
+            raise NotImplementedError("masks that cover the box instead of the network input")
+
+    def forward(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, scores, labels, logits = self.model.network(image)
+        rows = scores.shape[1]
+        # im_shape / scale_factor comes back as 426.99998; pictures have whole pixels.
+        size = paddle.round(im_shape / scale_factor)
+        boxes = boxes / scale_factor.flip(-1).tile([1, 2]).unsqueeze(1)
+        low = boxes[..., :2].clip(min=0.0)
+        high = paddle.minimum(boxes[..., 2:], size.flip(-1).unsqueeze(1))
+        kept = (scores > 0) & (high > low).all(axis=-1)
+
+        index = paddle.nonzero(kept.flatten()).squeeze(-1)
+        bbox = paddle.concat([labels.astype("float32").unsqueeze(-1), scores.unsqueeze(-1), boxes], axis=-1)
+        bbox = paddle.gather(bbox.reshape([-1, 6]), index)
+        bbox_num = kept.astype("int32").sum(axis=1, dtype="int32")
+
+        shape = paddle.shape(logits)
+        logits = paddle.gather(logits.reshape([-1, shape[2], shape[3]]), index)
+        # Of the network input, the part that the picture fills; the rest is padding.
+        network = paddle.shape(image)[2:].astype("float32")
+        filled = shape[2:].astype("float32") * im_shape / network
+        picture = index // rows
+        down = paddle.gather(_weights(shape[2], filled[:, 0], size[:, 0]), picture)
+        across = paddle.gather(_weights(shape[3], filled[:, 1], size[:, 1]), picture)
+        mask = paddle.matmul(down, paddle.matmul(logits, across, transpose_y=True)) > 0
+        if self.mask_clip:
+            mask = mask & _inside(bbox[:, 3], bbox[:, 5], down).unsqueeze(2)
+            mask = mask & _inside(bbox[:, 2], bbox[:, 4], across).unsqueeze(1)
+        return bbox, bbox_num, mask.astype("int32")
+
+
+def _weights(source: Tensor, filled: Tensor, target: Tensor) -> Tensor:
+    """`[B, T, source]`: row i of picture b holds the weights by which pixel i of the picture sees the mask's pixels.
+
+    Bilinear with half-pixel centres. Resizing by matrix product, since oneDNN under Paddle's new IR refuses every
+    interpolate. `filled`, `target`: `[B]`, how many of the mask's pixels the picture covers, and how many it has.
+    T is the largest target; rows beyond a picture's own are 0.
+    """
+    index = paddle.arange(0, target.max().astype("int32"), 1, dtype="int32").astype("float32")
+    centre = (index + 0.5) * (filled / target).unsqueeze(-1) - 0.5
+    last = source.astype("float32") - 1.0
+    centre = paddle.minimum(centre.clip(min=0.0), last).unsqueeze(-1)
+    columns = paddle.arange(0, source, 1, dtype="int32").astype("float32")
+    near = (1.0 - (centre - columns).abs()).clip(min=0.0)
+    return near * (index < target.unsqueeze(-1)).astype("float32").unsqueeze(-1)
+
+
+def _inside(low: Tensor, high: Tensor, grid: Tensor) -> Tensor:
+    """`[N, T]`: whether pixel i lies in `[low, high)`; T as in `grid` `[N, T, ...]`."""
+    index = paddle.arange(0, paddle.shape(grid)[1], 1, dtype="int32").astype("float32")
+    return (index >= low.unsqueeze(-1)) & (index < high.unsqueeze(-1))
+
+
+def save_program(model: nn.Layer, folder: Path, *, data: Data) -> None:
+    """Write `inference.json` and `inference.pdiparams`.
+
+    Raises RuntimeError if the program holds an interpolate: oneDNN, which PaddleX switches on, cannot run it.
+    """
+    height, width = (None, None) if data.keep_ratio else data.input_size
+    spec = [
+        InputSpec([None, 2], "float32", "im_shape"),
+        InputSpec([None, 3, height, width], "float32", "image"),
+        InputSpec([None, 2], "float32", "scale_factor"),
+    ]
+    trace(Deployed(model), spec, folder / "inference")
+    found = set(re.findall(r"\w+_interp\b", (folder / "inference.json").read_text(encoding="utf-8")))
+    if found:
+        raise RuntimeError(f"the exported program holds {', '.join(sorted(found))}; use toolkit.nn.resize instead")
+
+
+def trace(layer: nn.Layer, spec: Sequence[InputSpec], path: Path) -> None:
+    """Save `layer` in eval mode as a static program, `path`.json and `path`.pdiparams."""
+    was_training = layer.training
+    layer.eval()
+    try:
+        with captured():
+            paddle.jit.save(paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True), str(path))
+    finally:
+        if was_training:
+            layer.train()
+
+
+def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_clip: bool) -> None:
+    """Write `inference.yml`. `FastGraph` is for `inference.onnx`; PaddleX does not look at it."""
+    description: dict[str, Any] = {
+        "Global": {"model_name": recipe.model.name},
+        "mode": "paddle",
+        "metric": "COCO",
+        "draw_threshold": recipe.predict.threshold,
+        "Preprocess": _steps(recipe.data),
+        "label_list": list(recipe.classes),
+        "FastGraph": {"mask_frame": mask_frame, "mask_clip": mask_clip},
+    }
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    (folder / "inference.yml").write_text(text, encoding="utf-8")
+
+
+def _steps(data: Data) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [
+        {
+            "type": "Resize",
+            "target_size": list(data.input_size),
+            "keep_ratio": data.keep_ratio,
+            "interp": _INTERPOLATIONS[data.interpolation],
+        },
+        {
+            "type": "NormalizeImage",
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "is_scale": True,
+            "norm_type": "mean_std",
+        },
+        {"type": "Permute"},
+    ]
+    if data.keep_ratio:
+        steps.append({"type": "PadStride", "stride": 32})
+    return steps
+
+
+@contextmanager
+def captured() -> Iterator[Callable[[], str]]:
+    """Keep what C++ prints off the screen; what is yielded returns it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with TemporaryFile() as file:
+        text = ""
+        saved = [os.dup(1), os.dup(2)]
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: text
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            file.seek(0)
+            text = file.read().decode(errors="replace")

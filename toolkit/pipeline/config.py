@@ -1,0 +1,229 @@
+"""Pipeline configs: the two generations that PaddleX 3.x reads, as a file, a name or a dict.
+
+The current one has `SubModules`, the older one a `Pipeline` section:
+
+    pipeline_name: instance_segmentation
+    SubModules:
+      InstanceSegmentation: {module_name: instance_segmentation, model_name: Mask-RT-DETR-S, model_dir: /models/s,
+                             batch_size: 1, threshold: 0.5}
+
+    Global: {pipeline_name: instance_segmentation}
+    Pipeline: {model: /models/s, device: cpu, batch_size: 1}
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import UserError
+from toolkit.zoo import MODELS
+
+NAME = "instance_segmentation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """What a pipeline needs to know, whichever way it was said."""
+
+    model_dir: Path
+    """Folder with `inference.yml`."""
+    model_name: str | None = None
+    """Checked against the name in the folder; None takes that one."""
+    batch_size: int = 1
+    threshold: float | None = None
+    """Least score; None leaves it to the exported model."""
+    device: str | None = None
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class _Module(_Section):
+    module_name: str = NAME
+    model_name: str
+    model_dir: str | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 1
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    # PaddleX's own switches: accepted, since its files may hold them, and without effect here.
+    use_hpip: Any = None
+    hpi_config: Any = None
+    engine: Any = None
+    engine_config: Any = None
+
+
+class _Modules(_Section):
+    InstanceSegmentation: _Module
+
+
+class _Current(_Section):
+    pipeline_name: Literal["instance_segmentation"]
+    SubModules: _Modules
+    device: str | None = None
+    use_hpip: Any = None
+    hpi_config: Any = None
+    engine: Any = None
+    engine_config: Any = None
+    Serving: Any = None
+
+
+class _Global(_Section):
+    pipeline_name: Literal["instance_segmentation"]
+    input: Any = None
+
+
+class _Pipeline(_Section):
+    model: str
+    device: str | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 1
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _Older(_Section):
+    Global: _Global | None = None
+    Pipeline: _Pipeline
+    NOTE: Any = None
+
+
+def load_pipeline_config(pipeline: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> PipelineConfig:
+    """Read a pipeline config.
+
+    Args:
+        pipeline: path of a YAML file, a dict with its contents, the folder of an exported model, or the name
+            `instance_segmentation` (also None), which stands for the newest run's exported model.
+
+    Raises UserError that names the file, the key and what is possible.
+    """
+    if pipeline is None:
+        pipeline = NAME
+    if isinstance(pipeline, Mapping):
+        return _parse(pipeline, origin="config", folder=Path())
+    path = Path(pipeline)
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
+        return _parse(_read(path), origin=str(path), folder=path.parent)
+    if path.is_dir():
+        return PipelineConfig(model_dir=path)
+    if str(pipeline) == NAME:
+        return _newest()
+    raise UserError(
+        f"pipeline {pipeline}: neither {NAME}, nor an existing folder of an exported model, nor a .yaml file"
+    )
+
+
+def dump_pipeline_config(*, model_name: str, model_dir: Path, threshold: float) -> str:
+    """The config, current generation, for an exported model.
+
+    `model_dir` is written as an absolute path: PaddleX takes a relative one from the working directory, so only an
+    absolute one means the same from everywhere.
+    """
+    module = {
+        "module_name": NAME,
+        "model_name": model_name,
+        "model_dir": str(model_dir.resolve()),
+        "batch_size": 1,
+        "threshold": threshold,
+    }
+    return yaml.safe_dump(
+        {"pipeline_name": NAME, "SubModules": {"InstanceSegmentation": module}}, sort_keys=False, allow_unicode=True
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such pipeline config; `seg-tune export --to-pipeline-config` writes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{path}: a pipeline config is a mapping with pipeline_name and SubModules")
+    return tree
+
+
+def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineConfig:
+    schema: type[_Section] = _Older if "Pipeline" in tree else _Current
+    try:
+        config = schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_explain(error, schema)}") from None
+    if isinstance(config, _Older):
+        section = config.Pipeline
+        known = section.model in MODELS
+        return PipelineConfig(
+            model_name=section.model if known else None,
+            model_dir=_official(section.model, origin=origin) if known else _folder(section.model, folder, origin),
+            batch_size=section.batch_size,
+            threshold=section.threshold,
+            device=section.device,
+        )
+    assert isinstance(config, _Current)
+    module = config.SubModules.InstanceSegmentation
+    if module.model_name not in MODELS:
+        close = difflib.get_close_matches(module.model_name, MODELS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else "`seg-tune models` lists them"
+        raise UserError(f"{origin}: SubModules.InstanceSegmentation.model_name: {module.model_name} is unknown; {hint}")
+    return PipelineConfig(
+        model_name=module.model_name,
+        model_dir=_folder(module.model_dir, folder, origin)
+        if module.model_dir
+        else _official(module.model_name, origin=origin),
+        batch_size=module.batch_size,
+        threshold=module.threshold,
+        device=config.device,
+    )
+
+
+def _folder(name: str, beside: Path, origin: str) -> Path:
+    # PaddleX takes a relative path from the working directory; one from the config's folder is understood as well.
+    for path in (Path(name).expanduser(), beside / name):
+        if path.is_dir():
+            return path
+    raise UserError(f"{origin}: model_dir {name}: no such folder; `seg-tune export` makes one")
+
+
+def _official(model_name: str, *, origin: str) -> Path:
+    cache = Path(os.environ.get("PADDLE_PDX_CACHE_HOME", Path.home() / ".paddlex")) / "official_models"
+    for path in (cache / model_name, cache / f"{model_name}_infer"):
+        if path.is_dir():
+            return path
+    raise UserError(
+        f"{origin}: no model_dir, and PaddleX's {model_name} is not in {cache}; "
+        "set model_dir to a folder that `seg-tune export` wrote"
+    )
+
+
+def _newest() -> PipelineConfig:
+    from toolkit.run import Run
+
+    try:
+        run = Run.find(None)
+    except UserError:
+        return PipelineConfig(model_dir=_official("Mask-RT-DETR-S", origin=f"pipeline {NAME}: no run in ./output"))
+    folder = run.path / "inference"
+    if not folder.is_dir():
+        raise UserError(f"pipeline {NAME}: the newest run, {run.path}, is not exported yet; run `seg-tune export`")
+    return PipelineConfig(model_dir=folder)
+
+
+def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    section: Any = schema
+    for part in first["loc"][:-1]:
+        annotation = section.model_fields[part].annotation
+        section = next(k for k in (annotation, *getattr(annotation, "__args__", ())) if isinstance(k, type))
+    keys = list(section.model_fields)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        return f"{place}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known here: {', '.join(keys)}")
+    if first["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {first['msg']} (is: {first['input']!r:.80})"

@@ -1,0 +1,138 @@
+"""Instances drawn over a picture: masks, outlines, boxes and labels that can be read on any ground."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+_FILL = 0.45
+# Pillow's own font has no glyphs beyond Latin; these are where systems keep one that has.
+_WIDE_FONTS = (
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+    "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    "/System/Library/Fonts/PingFang.ttc",
+    "C:/Windows/Fonts/msyh.ttc",
+)
+
+Box = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
+
+
+def draw_instances(
+    rgb: NDArray[np.uint8],
+    *,
+    boxes: Sequence[Box],
+    masks: Sequence[NDArray[np.uint8]],
+    labels: Sequence[str],
+    scores: Sequence[float],
+    classes: Sequence[int],
+) -> NDArray[np.uint8]:
+    """Return a copy of `rgb` `[H, W, 3]` with the instances drawn on it.
+
+    Args:
+        boxes: x1 y1 x2 y2 in whole pixels, inside the picture.
+        masks: uint8 `[y2 - y1, x2 - x1]`, the mask inside its box.
+        labels, scores: what stands on the label.
+        classes: class index, which gives the colour; instances of one class differ in lightness.
+    """
+    canvas = rgb.copy()
+    seen: dict[int, int] = {}
+    colours = []
+    for index in classes:
+        colours.append(colour_of(index, seen.get(index, 0)))
+        seen[index] = seen.get(index, 0) + 1
+    width = max(1, round(min(rgb.shape[:2]) / 320))
+    # Large ones first, so that a small instance before a large one stays visible.
+    order = sorted(range(len(boxes)), key=lambda i: -int(masks[i].sum()))
+    for i in order:
+        _fill(canvas, boxes[i], masks[i], colours[i])
+    for i in order:
+        _outline(canvas, boxes[i], masks[i], colours[i], width)
+    image = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(image, "RGBA")
+    for i in order:
+        x1, y1, x2, y2 = boxes[i]
+        if x2 > x1 and y2 > y1:
+            pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=(*colours[i], 200), width=width)
+    _write_labels(pen, image.size, boxes, [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)], colours)
+    return np.asarray(image)
+
+
+def colour_of(class_index: int, nth: int = 0) -> Colour:
+    """The colour of the nth instance of a class: a hue for the class, a lightness for the instance."""
+    # Steps of the golden ratio keep the hues of neighbouring classes far apart.
+    hue = (0.58 + class_index * 0.618034) % 1.0
+    lightness = (0.52, 0.64, 0.42, 0.58)[nth % 4]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _fill(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour) -> None:
+    x1, y1, x2, y2 = box
+    region = canvas[y1:y2, x1:x2]
+    inside = mask.astype(bool)
+    region[inside] = (region[inside] * (1 - _FILL) + np.multiply(colour, _FILL)).round().astype(np.uint8)
+
+
+def _outline(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour, width: int) -> None:
+    if mask.size == 0:
+        return
+    # A frame of zeros lets the outline close where the mask touches its box.
+    framed = np.pad(mask, 1)
+    contours, _ = cv2.findContours(framed, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(box[0] - 1, box[1] - 1))
+    cv2.drawContours(canvas, contours, -1, colour, width, cv2.LINE_AA)
+
+
+def _write_labels(
+    pen: Any, size: tuple[int, int], boxes: Sequence[Box], texts: Sequence[str], colours: Sequence[Colour]
+) -> None:
+    points = int(np.clip(min(size) / 34, 10, 36))
+    pad = max(2, points // 5)
+    taken: list[tuple[float, float, float, float]] = []
+    for box, text, colour in zip(boxes, texts, colours, strict=True):
+        font = _font(points, text.isascii())
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        wide, high = right - left + 2 * pad, bottom - top + 2 * pad
+        x, y = _free_place(box, (wide, high), size, taken)
+        taken.append((x, y, x + wide, y + high))
+        pen.rounded_rectangle((x, y, x + wide - 1, y + high - 1), radius=pad, fill=(*colour, 230))
+        pen.text((x + pad - left, y + pad - top), text, font=font, fill=_ink(colour))
+
+
+def _free_place(
+    box: Box, label: tuple[float, float], size: tuple[int, int], taken: Sequence[tuple[float, float, float, float]]
+) -> tuple[float, float]:
+    """Above the box, inside its top, at its bottom or below it: the first that is free; always inside the picture."""
+    wide, high = label
+    x = max(0.0, min(box[0], size[0] - wide))
+    places = [box[1] - high, box[1], box[3] - high, box[3]]
+    inside = [max(0.0, min(y, size[1] - high)) for y in places]
+    for y in inside:
+        if all(x >= b[2] or x + wide <= b[0] or y >= b[3] or y + high <= b[1] for b in taken):
+            return x, y
+    return x, inside[0]
+
+
+def _ink(colour: Colour) -> Colour:
+    red, green, blue = colour
+    return (20, 20, 20) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+@lru_cache(maxsize=16)
+def _font(points: int, ascii_only: bool) -> Any:
+    if not ascii_only:
+        for path in _WIDE_FONTS:
+            if Path(path).is_file():
+                return ImageFont.truetype(path, points)
+    return ImageFont.load_default(points)
