@@ -26,9 +26,7 @@ def settings(**changes: Any) -> Train:
 
 def tiny() -> nn.Layer:
     paddle.seed(0)
-    return nn.Sequential(
-        ("stem", nn.Conv2D(3, 4, 1)), ("norm", nn.BatchNorm2D(4)), ("head", nn.Conv2D(4, 2, 1))
-    )
+    return nn.Sequential(("stem", nn.Conv2D(3, 4, 1)), ("norm", nn.BatchNorm2D(4)), ("head", nn.Conv2D(4, 2, 1)))
 
 
 def moved(model: nn.Layer, train: Train) -> dict[str, float]:

@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
-from toolkit.data.draw import draw
+from toolkit.data.draw import draw_detections
 from toolkit.data.images import read_rgb
 from toolkit.data.loader import eval_batches, train_batches
 from toolkit.errors import UserError
@@ -34,31 +34,39 @@ SAMPLE_PICTURES = 4
 
 
 def fit(
-    recipe: Recipe, dataset: Dataset, run: Run, *, weights: Path | None = None, resume: bool = False
-) -> dict[str, Any]:
-    """Train as `recipe` says, in the folder of `run`.
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    output: Path = Path("output"),
+    weights: Path | None = None,
+    resume: Run | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """Train as `recipe` says.
 
-    After each evaluation the weights with the best mask AP so far are kept, and after each epoch a checkpoint. A run
-    taken up with `resume` goes on after its last completed epoch, with the same numbers it would have seen.
+    After each evaluation the weights with the best mask AP so far are kept, and after each epoch a checkpoint.
 
     Args:
+        output: the folder in which the run gets a folder.
         weights: where training starts from; None: from fresh weights.
+        resume: a run to go on with after its last completed epoch, with the same numbers it would have seen.
 
-    Returns what `train_result.json` says. Raises UserError where training cannot go on.
+    Returns the run and what its `train_result.json` says. Raises UserError where training cannot go on, and where it is
+    interrupted; nothing is written if it cannot even begin.
     """
     start = time.perf_counter()
     settings = recipe.train
     paddle.seed(settings.seed)
     model = model_of(recipe)
     freeze(model, settings.freeze)
-    report = load_weights(model, read_weights(weights)) if weights and not resume else None
+    report = load_weights(model, read_weights(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
     steps = len(train_batches(dataset.train, recipe, epoch=0, seed=settings.seed))
     progress, identity = checkpoint.Progress(), _identity(dataset)
     if resume:
-        progress = checkpoint.restore(run.checkpoint, model=model, optim=optim, ema=ema, data=identity)
+        progress = checkpoint.restore(resume.checkpoint, model=model, optim=optim, ema=ema, data=identity)
 
+    run = resume or Run.create(output, recipe)
     log = Log(run)
     ended = "failed"
     try:
@@ -104,7 +112,7 @@ def fit(
         ended = "completed"
     except KeyboardInterrupt:
         ended = "interrupted"
-        raise
+        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
     except UserError as error:
         ended = f"failed: {error}"
         raise
@@ -112,7 +120,7 @@ def fit(
         result = _result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start)
         run.result.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
         log.close()
-    return result
+    return run, result
 
 
 def to_tensors(batch: dict[str, Any]) -> dict[str, Any]:

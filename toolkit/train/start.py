@@ -42,11 +42,7 @@ def start_training(
     resolved = asked.model_copy(update={"classes": list(dataset.train.classes)})
     set_device(device)
     weights = resolve_pretrained(resolved.train.pretrained, resolved.model.name)
-    run = Run.create(output, resolved)
-    try:
-        return run, fit(resolved, dataset, run, weights=weights)
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
+    return fit(resolved, dataset, output=output, weights=weights)
 
 
 def resume_training(
@@ -62,7 +58,4 @@ def resume_training(
     recipe = run.recipe()
     dataset = dataset_of(recipe.data)
     set_device(device)
-    try:
-        return run, fit(recipe, dataset, run, resume=True)
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
+    return fit(recipe, dataset, resume=run)

@@ -1,0 +1,105 @@
+"""The whole way in one call, on the sample dataset that ships with the package, without network."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from toolkit.data.coco import find_dataset
+from toolkit.errors import UserError
+from toolkit.evaluate.run import evaluate_trained, percent
+from toolkit.export.run import export_trained
+from toolkit.pipeline.predictor import create_pipeline
+from toolkit.train.start import start_training
+from toolkit.zoo import MODELS
+
+# What lets a model learn from scratch within minutes on a CPU; fine-tuning, which the recipes are for, is gentler.
+FROM_SCRATCH: dict[str, dict[str, Any]] = {
+    "ppyoloe_seg": {
+        "data.input_size": [192, 192],
+        "data.train_transforms": [{"HorizontalFlip": {"p": 0.5}}],
+        "train.epochs": 14,
+        "train.batch_size": 8,
+        "train.lr": 2e-3,
+        "train.lr_batch_size": 8,
+        "train.optimizer": {"name": "AdamW", "weight_decay": 1e-4},
+        "train.schedule": {"name": "cosine", "warmup_steps": 50},
+        "train.ema": {"decay": 0.98},
+        "train.eval_every": 7,
+    },
+}
+
+
+def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart"), device: str = "cpu") -> Path:
+    """Validate the sample data, train on it from scratch, evaluate, export, write a pipeline config and predict.
+
+    Everything is written into the new folder `output`. Returns the path of the picture with the predictions.
+
+    Raises UserError if `output` exists, or for a model that has no settings for learning from scratch.
+    """
+    if model not in MODELS or MODELS[model].family not in FROM_SCRATCH:
+        known = ", ".join(name for name, entry in MODELS.items() if entry.family in FROM_SCRATCH)
+        raise UserError(f"--model {model}: the quickstart trains from scratch, with one of: {known}")
+    if output.exists():
+        raise UserError(f"{output}: exists already; remove it, or choose another folder with --output")
+    console = Console(highlight=False, soft_wrap=True)
+    times: dict[str, float] = {}
+
+    @contextmanager
+    def step(title: str) -> Iterator[None]:
+        console.print(f"[bold]{title}[/bold]")
+        start = time.perf_counter()
+        yield
+        times[title] = time.perf_counter() - start
+
+    data = output / "shapes"
+    output.mkdir(parents=True)
+    shutil.copytree(sample_dataset(), data)
+    with step("validate"):
+        dataset = find_dataset(data)
+        for split in (dataset.train, dataset.val):
+            objects = sum(len(picture.annotations) for picture in split.pictures)
+            console.print(
+                f"{split.name}: {len(split.pictures)} pictures, {objects} objects of {len(split.classes)} classes"
+            )
+    with step("train"):
+        settings = {**FROM_SCRATCH[MODELS[model].family], "data.path": str(data), "train.pretrained": "none"}
+        run, _ = start_training(model, overrides=settings, device=device, output=output / "output")
+    with step("evaluate"):
+        metrics = evaluate_trained(run=run.path, device=device)
+    with step("export"):
+        exported = export_trained(run=run.path, to_pipeline_config=True, config=output / "instance_segmentation.yaml")
+    with step("predict"):
+        pipeline = create_pipeline(exported.config)
+        busiest = max(dataset.val.pictures, key=lambda picture: len(picture.annotations))
+        pictures = []
+        for result in pipeline.predict(str(busiest.path)):
+            result.save_to_json(output / "results")
+            pictures.append(result.save_to_img(output / "results"))
+
+    table = Table(title=f"{model} on held-out pictures", title_justify="left", show_header=False)
+    table.add_row("mask AP", percent(metrics.mask["AP"]))
+    table.add_row("box AP", percent(metrics.box["AP"]))
+    for title, seconds in times.items():
+        table.add_row(title, f"{seconds:.0f} s")
+    table.add_section()
+    table.add_row("run", str(run.path))
+    table.add_row("exported model", str(exported.folder))
+    table.add_row("pipeline config", str(exported.config))
+    table.add_row("picture", str(pictures[0]))
+    console.print(table)
+    console.print(f"try: seg-tune predict --pipeline {exported.config} --input {data / 'images'} --save-path more")
+    return pictures[0]
+
+
+def sample_dataset() -> Path:
+    """The folder of the bundled sample dataset."""
+    installed = Path(__file__).parent / "_shapes"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "datasets" / "shapes"
