@@ -1,10 +1,36 @@
 """seg-tune: fine-tune instance segmentation models on Paddle and put them into service.
 
-data -> models -> losses -> train -> evaluate -> export -> pipeline
+data -> models -> weights -> evaluate -> train -> export -> pipeline
 
-A room imports only from rooms to its left (and recipe, zoo, errors); `pipeline` needs neither models nor training.
+A room imports only from rooms to its left (and recipe, zoo, run, device, errors); `pipeline` needs neither models nor
+training. See docs/architecture.md.
 """
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.models import build_model as build_model
+    from toolkit.pipeline.predictor import create_pipeline as create_pipeline
+
 __version__ = "0.1.0"
+
+# Paddle sets one thread unless told otherwise before its import.
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when used: `seg-tune --help` needs neither Paddle nor OpenCV.
+    if name == "create_pipeline":
+        from toolkit.pipeline.predictor import create_pipeline
+
+        return create_pipeline
+    if name == "build_model":
+        from toolkit.models import build_model
+
+        return build_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
