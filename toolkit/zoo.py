@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
+
+from toolkit.errors import UserError
 
 _OFFICIAL = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_pretrained_model/{}_pretrained.pdparams"
 
@@ -89,3 +92,14 @@ MODELS: dict[str, ZooModel] = {
         _model("SOLOv2", "solov2", 35.5, 179.1, 131.99, None, "ResNet-50", 12),
     )
 }
+
+
+def find_model(name: str) -> ZooModel:
+    """The row of a model. Raises UserError for a name that is not in the table, with the closest that is."""
+    if name in MODELS:
+        return MODELS[name]
+    by_lower = {known.lower(): known for known in MODELS}
+    asked = name.lower()
+    close = [k for k in by_lower if asked in k] or difflib.get_close_matches(asked, by_lower, n=1, cutoff=0.4)
+    hint = f"did you mean {by_lower[close[0]]}?" if close else "`seg-tune models` lists them"
+    raise UserError(f"model {name}: unknown; {hint}")

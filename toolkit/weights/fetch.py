@@ -1,0 +1,271 @@
+"""Official weights: downloaded once, kept in a cache, checked before each use."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from toolkit import __version__
+from toolkit.errors import UserError
+from toolkit.zoo import find_model
+
+TIMEOUT = 30.0
+"""Seconds without a byte after which a connection counts as dead."""
+ATTEMPTS = 5
+"""Connections in a row that may break before a download is given up."""
+CHUNK = 1 << 18
+
+_Show = Callable[[int, int | None], None]
+"""Takes the bytes that are here, and those of the whole file if known."""
+
+# What a broken connection raises inside `_network`. (HTTPError, the server's refusal, is a URLError too.)
+_BROKEN = (URLError, http.client.HTTPException)
+
+
+def resolve_pretrained(value: str, model_name: str) -> Path | None:
+    """The weights file that `--pretrained` means: `official` (downloaded if need be), `none` or a path.
+
+    Raises UserError for a missing file or an unknown model, or if the download fails.
+    """
+    if value == "none":
+        return None
+    if value == "official":
+        return fetch(find_model(model_name).url)
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UserError(f"--pretrained {value}: no such file; give official, none or a .pdparams file")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where weights are kept: `SEG_TUNE_CACHE`, or `~/.cache/seg-tune/weights`."""
+    chosen = os.environ.get("SEG_TUNE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "seg-tune" / "weights"
+
+
+def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> Path:
+    """The file at `url`, from the cache or downloaded into it.
+
+    A download that breaks off goes on where it stopped, now or at the next call. Beside the file lies its SHA-256
+    (`sha256sum -c` reads it); a file that was changed since it came is downloaded anew. Two processes that want the
+    same file download it once. `progress` shows a bar on a terminal.
+
+    Raises UserError, which says what else to do, if the file cannot be had.
+    """
+    folder = cache_dir or cache_folder()
+    path = folder / urlsplit(url).path.rpartition("/")[2]
+    if _is_unchanged(path):  # Asked first, so that a cache can be read-only.
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            if not _is_intact(path):
+                _download(url, path, progress=progress)
+    except _BROKEN as error:
+        raise UserError(_advice(url, _reason(error))) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}; SEG_TUNE_CACHE names another folder") from None
+    return path
+
+
+def _download(url: str, path: Path, *, progress: bool) -> None:
+    part, validator = _beside(path, ".part"), _beside(path, ".part.version")
+    with _bar(path.name) if progress else nullcontext(_silent) as show:
+        for attempt in range(1, ATTEMPTS + 1):
+            before = part.stat().st_size if part.exists() else 0
+            try:
+                _receive(url, part, validator=validator, show=show)
+                break
+            except HTTPError:
+                raise
+            except _BROKEN:
+                # Only a connection that brought something is worth another.
+                if attempt == ATTEMPTS or not part.exists() or part.stat().st_size <= before:
+                    raise
+    _record(path, part)
+    validator.unlink()
+    part.replace(path)
+
+
+def _receive(url: str, part: Path, *, validator: Path, show: _Show) -> None:
+    """Write what is missing of `part`, which belongs to the version of the file that `validator` names."""
+    version = validator.read_text(encoding="utf-8") if validator.exists() else ""
+    have = part.stat().st_size if version and part.exists() else 0
+    request = Request(url, headers={"User-Agent": f"seg-tune/{__version__}"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", version)
+    try:
+        with _network():
+            response = urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416 and have:
+            _start_over(url, part, validator=validator, show=show)
+            return
+        raise
+    with response:
+        headers = response.headers
+        if headers.get_content_type() == "text/html":
+            raise http.client.HTTPException("the server sent a web page instead of the file")
+        if have and response.status == 206:
+            continues = headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if not continues or _version(headers) not in ("", version):
+                _start_over(url, part, validator=validator, show=show)
+                return
+        else:
+            have = 0
+            part.unlink(missing_ok=True)
+        validator.write_text(_version(headers) or version, encoding="utf-8")
+        length = headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        with part.open("ab" if have else "wb") as file:
+            while chunk := _read(response):
+                file.write(chunk)
+                have += len(chunk)
+                show(have, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and have < total:
+        raise http.client.HTTPException(f"cut off after {have} of {total} bytes")
+
+
+def _start_over(url: str, part: Path, *, validator: Path, show: _Show) -> None:
+    """Get the whole file: what is here is not the beginning of what the server has."""
+    part.unlink()
+    validator.unlink()
+    _receive(url, part, validator=validator, show=show)
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    with _network():
+        return response.read(CHUNK)
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Within this context trouble is the network's, and not the disk's, whose errors have the same type."""
+    try:
+        yield
+    except URLError:
+        raise
+    except OSError as error:
+        raise URLError(error) from error
+
+
+def _version(headers: http.client.HTTPMessage) -> str:
+    """What identifies the bytes of a file to a server; a weak ETag (W/"...") does not."""
+    tag: str = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _record(path: Path, part: Path) -> None:
+    """Note the hash of `part` as that of `path`.
+
+    The note gets the time of the file, so that equal times mean: unchanged since.
+    """
+    note = _beside(path, ".sha256")
+    note.write_text(f"{_sha256(part)}  {path.name}\n", encoding="utf-8")
+    _copy_time(part, note)
+
+
+def _is_unchanged(path: Path) -> bool:
+    note = _beside(path, ".sha256")
+    return path.is_file() and note.is_file() and note.stat().st_mtime_ns == path.stat().st_mtime_ns
+
+
+def _is_intact(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    note = _beside(path, ".sha256")
+    if not note.is_file():  # Put there by hand.
+        _record(path, path)
+        return True
+    if _is_unchanged(path):
+        return True
+    if note.read_text(encoding="utf-8").split()[:1] == [_sha256(path)]:
+        _copy_time(path, note)
+        return True
+    print(f"{path}: changed since it was downloaded; downloading it again", file=sys.stderr)
+    return False
+
+
+def _copy_time(source: Path, target: Path) -> None:
+    moment = source.stat().st_mtime_ns
+    os.utime(target, ns=(moment, moment))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system gives it back if that process dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with _beside(path, ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is downloading {path.name}; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[_Show]:
+    if not sys.stderr.isatty():
+        print(f"downloading {name}", file=sys.stderr)
+        yield _silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda have, total: bar.update(task, completed=have, total=total)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _silent(have: int, total: int | None) -> None:
+    """Shows nothing."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {TIMEOUT:.0f} s"
+    if isinstance(cause, socket.gaierror):
+        return "no network, or the name of the server is unknown"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause) or type(cause).__name__
+
+
+def _advice(url: str, reason: str) -> str:
+    return (
+        f"cannot download {url} ({reason}); download it elsewhere and pass --pretrained /path/to/file.pdparams, "
+        "or train from scratch with --pretrained none"
+    )
