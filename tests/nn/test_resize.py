@@ -62,3 +62,26 @@ def test_an_exported_graph_has_no_interpolate_and_a_free_size(tmp_path: Path) ->
     out = paddle.jit.load(path)(x, paddle.to_tensor([17, 9], dtype="int32"))
     expected = F.interpolate(F.interpolate(x, scale_factor=2), size=[17, 9], mode="bilinear")
     np.testing.assert_allclose(out.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_onednn_resizes_what_a_convolution_returns(tmp_path: Path) -> None:
+    class Resized(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = paddle.nn.Conv2D(64, 64, 3, padding=1)
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return resize_bilinear(self.conv(x), (20, 24))
+
+    layer = Resized()
+    layer.eval()
+    x = paddle.randn([2, 64, 16, 12])
+    expected = layer(x).numpy()
+    path = str(tmp_path / "resized")
+    spec = [InputSpec([-1, 64, -1, -1], "float32", "x")]
+    paddle.jit.save(paddle.jit.to_static(layer, input_spec=spec, full_graph=True), path)
+    config = paddle.inference.Config(f"{path}.json", f"{path}.pdiparams")
+    config.disable_gpu()
+    config.enable_mkldnn()
+    (got,) = paddle.inference.create_predictor(config).run([x])
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-4)

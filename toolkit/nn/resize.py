@@ -24,10 +24,13 @@ def resize_bilinear(x: Tensor, size: tuple[int | Tensor, int | Tensor]) -> Tenso
     shows the centre (as in OpenCV) where Paddle takes the first pixel. `size` is height and width, Python ints or
     integer tensors of one element (a size known only when an exported graph runs).
     """
-    *_, height, width = x.shape
+    batch, channels, height, width = x.shape
     rows = _interpolation_matrix(height, size[0])  # [H, h]
     columns = _interpolation_matrix(width, size[1])  # [W, w]
-    return paddle.matmul(rows, paddle.matmul(x, columns, transpose_y=True))
+    # Three dimensions: oneDNN takes a four-dimensional convolution output in the wrong memory layout and multiplies
+    # noise.
+    x = paddle.matmul(rows, paddle.matmul(x.flatten(0, 1), columns, transpose_y=True))
+    return x.reshape([batch, channels, *size])
 
 
 def _interpolation_matrix(source: int, target: int | Tensor) -> Tensor:
