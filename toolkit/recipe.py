@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from toolkit.errors import UserError
+from toolkit.zoo import find_model
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -157,11 +158,14 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
     Raises UserError for an unknown model, unreadable YAML, an unknown key or a value of the wrong kind.
     """
-    path = Path(source) if str(source).endswith((".yaml", ".yml")) else recipes_dir() / f"{source}.yaml"
+    is_file = str(source).endswith((".yaml", ".yml"))
+    path = Path(source) if is_file else recipes_dir() / f"{find_model(str(source)).name}.yaml"
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such recipe; give a model that `seg-tune models` lists, or a YAML file") from None
+        if is_file:
+            raise UserError(f"{path}: no such recipe") from None
+        raise UserError(f"model {source}: not in this version yet; `seg-tune models` lists what is") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

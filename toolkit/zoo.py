@@ -31,7 +31,10 @@ class ZooModel:
     @property
     def trainable(self) -> bool:
         """Whether this version can build and train it."""
-        return find_spec(f"toolkit.models.{self.family}") is not None
+        from toolkit.recipe import recipes_dir
+
+        built = find_spec(f"toolkit.models.{self.family}") is not None
+        return built and (recipes_dir() / f"{self.name}.yaml").is_file()
 
 
 def _model(

@@ -20,6 +20,8 @@ app = typer.Typer(
     help="Fine-tune instance segmentation models on Paddle and put them into service.",
     no_args_is_help=True,
     add_completion=False,
+    # Half of the time of --help otherwise goes into its frames.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

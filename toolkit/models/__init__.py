@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
-from toolkit.zoo import MODELS
+from toolkit.zoo import find_model
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -28,11 +27,7 @@ def build_model(name: str, num_classes: int, input_size: tuple[int, int] | None 
 
     Raises UserError for an unknown name or override.
     """
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "`seg-tune models` lists them"
-        raise UserError(f"model {name}: unknown; {hint}")
-    family = MODELS[name].family
+    family = find_model(name).family
     try:
         module = import_module(f"toolkit.models.{family}")
     except ModuleNotFoundError as error:

@@ -58,7 +58,7 @@ def fit(
     paddle.seed(settings.seed)
     model = model_of(recipe)
     freeze(model, settings.freeze)
-    report = load_weights(model, read_weights(weights)) if weights else None
+    report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
     steps = len(train_batches(dataset.train, recipe, epoch=0, seed=settings.seed))

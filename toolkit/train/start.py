@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ def resume_training(
     if ignored:
         raise UserError(f"--resume goes on with the settings of the run; leave out {', '.join(ignored)}")
     run = Run.find(path, output=output)
+    if run.result.is_file() and json.loads(run.result.read_text(encoding="utf-8")).get("ended") == "completed":
+        raise UserError(
+            f"{run.path}: this run has ended; start another, from its weights with --pretrained"
+        )
     recipe = run.recipe()
     dataset = dataset_of(recipe.data)
     set_device(device)

@@ -53,7 +53,7 @@ def load_trained(
             raise UserError(f"{weights}: these weights do not say their classes; give the dataset with --data")
         recipe = recipe.model_copy(update={"classes": list(classes)})
     layer = model_of(recipe)
-    report = load_weights(layer, read_weights(weights))
+    report = load_weights(layer, read_weights(weights), origin=str(weights))
     if report.missing or report.misshaped:
         raise UserError(f"{weights}: not all of {recipe.model.name} is in it: {report.describe()}")
     layer.eval()
