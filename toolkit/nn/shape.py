@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import paddle
 from paddle import Tensor
 
-Size = int | Tensor
+Size: TypeAlias = "int | Tensor"
 """A number of pixels or rows: an int, or an integer tensor of one element where only the running graph knows it."""
 
 
