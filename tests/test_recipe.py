@@ -57,9 +57,12 @@ def test_a_resolved_recipe_reads_back_equal(name: str, tmp_path: Path) -> None:
     assert load_recipe(path) == recipe
 
 
-def test_an_unknown_model_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match="seg-tune models"):
-        load_recipe("Mask-RT-DETR-XXL")
+@pytest.mark.parametrize(
+    ("name", "hint"), [("Mask-RTDETR-S", "did you mean Mask-RT-DETR-S"), ("zzz", "seg-tune models")]
+)
+def test_an_unknown_model_is_refused_with_the_way_out(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=hint):
+        load_recipe(name)
 
 
 def test_an_unknown_key_is_refused_with_its_place_and_the_likely_one(recipe_file: Path) -> None:
