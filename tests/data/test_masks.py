@@ -23,6 +23,7 @@ from toolkit.data.masks import (
     paste,
     polygons_to_mask,
     rle_area,
+    rle_box,
     rle_to_mask,
     segmentation_to_mask,
     segmentation_to_rle,
@@ -50,6 +51,7 @@ def test_rle_is_the_one_of_pycocotools_and_comes_back(mask):
     assert rle["size"] == list(mask.shape)
     np.testing.assert_array_equal(rle_to_mask(rle), mask)
     assert rle_area(rle) == mask.sum()
+    assert list(rle_box(rle)) == [*codec.toBbox(rle)[:2], *(codec.toBbox(rle)[:2] + codec.toBbox(rle)[2:])]
     assert parse_rle(rle, mask.shape) == rle
 
 
@@ -92,6 +94,7 @@ def test_numbers_of_up_to_32_bits_survive():
         ({"size": [2, 3]}, "keys size and counts"),
         ({"counts": [6]}, "size None"),
         ({"size": [3, 2], "counts": [6]}, r"size \[3, 2\] is not"),
+        ({"size": 6, "counts": [6]}, "size 6 is not"),
         ({"size": [2, 3], "counts": [5]}, "sum to 5, not to height x width = 6"),
         ({"size": [2, 3], "counts": [2, 5]}, "sum to 7"),
         ({"size": [2, 3], "counts": [2, -1, 5]}, "negative"),

@@ -87,8 +87,9 @@ def parse_rle(value: Any, size: tuple[int, int]) -> Rle:
     """
     if not isinstance(value, Mapping) or "counts" not in value:
         raise MaskError("an RLE object must have the keys size and counts")
-    if list(value.get("size") or []) != list(size):
-        raise MaskError(f"RLE size {value.get('size')} is not the picture's [height, width] {list(size)}")
+    given = value.get("size")
+    if not isinstance(given, Sequence) or list(given) != list(size):
+        raise MaskError(f"RLE size {given} is not the picture's [height, width] {list(size)}")
     counts = value["counts"]
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
@@ -187,6 +188,22 @@ def rle_area(rle: Rle) -> int:
     Raises MaskError.
     """
     return int(_runs_of(rle, rle["size"])[1::2].sum())
+
+
+def rle_box(rle: Rle) -> Box:
+    """The smallest box around the set pixels; all zero where there are none.
+
+    Raises MaskError.
+    """
+    height = int(rle["size"][0])
+    ends = np.cumsum(_runs_of(rle, rle["size"]))
+    start, last = ends[:-1:2], ends[1::2] - 1
+    if not len(start):
+        return 0.0, 0.0, 0.0, 0.0
+    # A run that goes on in the next column touches the lower and the upper border.
+    wraps = (start // height != last // height).any()
+    top, bottom = (0, height) if wraps else ((start % height).min(), (last % height).max() + 1)
+    return float(start[0] // height), float(top), float(last[-1] // height + 1), float(bottom)
 
 
 def mask_to_polygons(mask: Bitmap, *, x: int = 0, y: int = 0, tolerance: float = 0.0) -> list[Polygon]:
