@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 
 from toolkit.errors import UserError
+
+# When it is told to use more than one thread, Paddle prints a warning about data parallelism at its first import.
+with contextlib.redirect_stderr(io.StringIO()):
+    import paddle
 
 ACCELERATORS = ("gpu", "npu", "xpu", "mlu")
 
@@ -16,8 +22,6 @@ def set_device(device: str) -> str:
 
     Raises UserError for a name or an index that does not exist, and says which do.
     """
-    import paddle
-
     found = available_devices()
     if device == "auto":
         device = found[-1] if len(found) == 1 else found[1]
@@ -34,8 +38,6 @@ def set_device(device: str) -> str:
 
 def available_devices() -> list[str]:
     """`cpu`, then the accelerators that this build of Paddle sees."""
-    import paddle
-
     custom = {kind: paddle.device.get_available_custom_device() for kind in ("npu", "mlu")}
     found = ["cpu"]
     if paddle.is_compiled_with_cuda():

@@ -32,9 +32,7 @@ def picture(seed: int, height: int, width: int, objects: int) -> tuple[np.ndarra
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), height=st.integers(8, 60), width=st.integers(8, 60), objects=st.integers(0, 5)
-)
+@given(seed=st.integers(0, 10_000), height=st.integers(8, 60), width=st.integers(8, 60), objects=st.integers(0, 5))
 def test_masks_stay_on_their_objects(seed: int, height: int, width: int, objects: int) -> None:
     image, masks = Augmentation(PIPELINE)(*picture(seed, height, width, objects), seed=seed)
     assert masks.shape == (objects, *image.shape[:2])

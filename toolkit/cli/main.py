@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -44,6 +45,8 @@ app.command()(predict)
 
 def main() -> None:
     """Run the command line; what a person can mend ends in one line and exit code 2."""
+    # Notes to developers of Paddle: no ccache found, and the like.
+    warnings.filterwarnings("ignore", module=r"paddle\.")
     try:
         app()
     except UserError as error:

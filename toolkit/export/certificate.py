@@ -17,12 +17,11 @@ from paddle import nn
 
 from toolkit.data.detections import Detections, place
 from toolkit.data.masks import Crop
-from toolkit.data.transforms import EvalTransform
+from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.errors import UserError
 from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
 from toolkit.pipeline.backends.paddle import PaddleInference
 from toolkit.pipeline.exported import Exported, read_exported
-from toolkit.pipeline.preprocess import Prepared
 from toolkit.recipe import Recipe
 
 ROWS = 100
@@ -123,11 +122,11 @@ def compare(truth: Sequence[Detections], found: Sequence[Detections], *, ms: flo
             near = np.flatnonzero(free & (b.labels == a.labels[i]) & (score <= SCORE) & (box <= BOX))
             if len(near) == 0:
                 continue
-            j = near[np.argmin(box[near])]
+            overlap, j = max((mask_iou(a.masks[i], b.masks[k]), k) for k in near)
             free[j] = False
             scores.append(float(score[j]))
             boxes.append(float(box[j]))
-            ious.append(mask_iou(a.masks[i], b.masks[j]))
+            ious.append(overlap)
     return Agreement(
         rows=rows,
         matched=len(ious),
@@ -164,12 +163,11 @@ def _backends(exported: Exported) -> dict[str, Callable[[], Any]]:
 
 
 def _prepare(exported: Exported, pictures: Sequence[NDArray[np.uint8]], recipe: Recipe) -> list[Prepared]:
-    transform = EvalTransform(recipe.data)
+    as_trained = Preprocess(steps_of(recipe.data), origin="recipe")
     result = []
     for rgb in pictures:
         prepared = exported.preprocess(rgb)
-        image = transform(rgb)[0]
-        if image.shape != prepared.image.shape or np.abs(image - prepared.image).max() > 1e-5:
+        if not np.array_equal(as_trained(rgb).image, prepared.image):
             raise RuntimeError(f"{exported.folder}: inference.yml prepares pictures otherwise than the training did")
         result.append(prepared)
     return result

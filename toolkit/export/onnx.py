@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from toolkit.export.static import captured, trace
+from toolkit.export.static import captured, trace, verbatim
 from toolkit.recipe import Data
 
 OPSET = 17
@@ -24,7 +24,7 @@ class _Network(nn.Layer):
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model.network(image))
+        return tuple(verbatim(self.model.network, image))
 
 
 def missing_converter() -> str | None:

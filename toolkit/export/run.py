@@ -102,6 +102,8 @@ def export_model(
 ) -> Certificate:
     """Write `model` into the folder `out`, with the classes and the preprocessing of `recipe`, and check it.
 
+    It is left in eval mode.
+
     Everything is written into a folder beside `out` that takes its name in the end; on failure `out` is untouched.
 
     Args:

@@ -16,9 +16,18 @@ import yaml
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from toolkit.data.preprocess import steps_of
 from toolkit.recipe import Data, Recipe
 
-_INTERPOLATIONS = {"nearest": 0, "linear": 1, "cubic": 2, "area": 3}
+
+@paddle.jit.not_to_static
+def verbatim(function: Callable[..., Any], *inputs: Tensor) -> Any:
+    """Trace `function` as it is.
+
+    Networks have no branches on data, and Paddle's rewriting of the source knows less of the language than they use
+    (`zip(strict=True)`).
+    """
+    return function(*inputs)
 
 
 class Deployed(nn.Layer):
@@ -41,6 +50,9 @@ class Deployed(nn.Layer):
             raise NotImplementedError("masks that cover the box instead of the network input")
 
     def forward(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return verbatim(self._detect, im_shape, image, scale_factor)
+
+    def _detect(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         boxes, scores, labels, logits = self.model.network(image)
         rows = scores.shape[1]
         # im_shape / scale_factor comes back as 426.99998; pictures have whole pixels.
@@ -52,21 +64,23 @@ class Deployed(nn.Layer):
 
         index = paddle.nonzero(kept.flatten()).squeeze(-1)
         bbox = paddle.concat([labels.astype("float32").unsqueeze(-1), scores.unsqueeze(-1), boxes], axis=-1)
-        bbox = paddle.gather(bbox.reshape([-1, 6]), index)
+        bbox = paddle.gather(bbox.flatten(0, 1), index)
         bbox_num = kept.astype("int32").sum(axis=1, dtype="int32")
 
         shape = paddle.shape(logits)
-        logits = paddle.gather(logits.reshape([-1, shape[2], shape[3]]), index)
+        logits = paddle.gather(logits.flatten(0, 1), index)
         # Of the network input, the part that the picture fills; the rest is padding.
         network = paddle.shape(image)[2:].astype("float32")
         filled = shape[2:].astype("float32") * im_shape / network
         picture = index // rows
         down = paddle.gather(_weights(shape[2], filled[:, 0], size[:, 0]), picture)
         across = paddle.gather(_weights(shape[3], filled[:, 1], size[:, 1]), picture)
-        mask = paddle.matmul(down, paddle.matmul(logits, across, transpose_y=True)) > 0
         if self.mask_clip:
-            mask = mask & _inside(bbox[:, 3], bbox[:, 5], down).unsqueeze(2)
-            mask = mask & _inside(bbox[:, 2], bbox[:, 4], across).unsqueeze(1)
+            # Columns first, rows then: oneDNN cannot take columns of an empty list.
+            x1, y1, x2, y2 = (paddle.gather(side, index) for side in boxes.flatten(0, 1).unbind(1))
+            down = down * _inside(y1, y2, down)
+            across = across * _inside(x1, x2, across)
+        mask = paddle.matmul(down, paddle.matmul(logits, across, transpose_y=True)) > 0
         return bbox, bbox_num, mask.astype("int32")
 
 
@@ -86,10 +100,11 @@ def _weights(source: Tensor, filled: Tensor, target: Tensor) -> Tensor:
     return near * (index < target.unsqueeze(-1)).astype("float32").unsqueeze(-1)
 
 
-def _inside(low: Tensor, high: Tensor, grid: Tensor) -> Tensor:
-    """`[N, T]`: whether pixel i lies in `[low, high)`; T as in `grid` `[N, T, ...]`."""
-    index = paddle.arange(0, paddle.shape(grid)[1], 1, dtype="int32").astype("float32")
-    return (index >= low.unsqueeze(-1)) & (index < high.unsqueeze(-1))
+def _inside(low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
+    """`[N, T, 1]`: 1 where pixel i lies in `[low, high)`, else 0; T as in `weights` `[N, T, source]`."""
+    index = paddle.arange(0, paddle.shape(weights)[1], 1, dtype="int32").astype("float32")
+    inside = (index >= low.unsqueeze(-1)) & (index < high.unsqueeze(-1))
+    return inside.astype("float32").unsqueeze(-1)
 
 
 def save_program(model: nn.Layer, folder: Path, *, data: Data) -> None:
@@ -110,15 +125,10 @@ def save_program(model: nn.Layer, folder: Path, *, data: Data) -> None:
 
 
 def trace(layer: nn.Layer, spec: Sequence[InputSpec], path: Path) -> None:
-    """Save `layer` in eval mode as a static program, `path`.json and `path`.pdiparams."""
-    was_training = layer.training
+    """Put `layer` into eval mode and save it as a static program, `path`.json and `path`.pdiparams."""
     layer.eval()
-    try:
-        with captured():
-            paddle.jit.save(paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True), str(path))
-    finally:
-        if was_training:
-            layer.train()
+    with captured():
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True), str(path))
 
 
 def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_clip: bool) -> None:
@@ -128,34 +138,12 @@ def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_cli
         "mode": "paddle",
         "metric": "COCO",
         "draw_threshold": recipe.predict.threshold,
-        "Preprocess": _steps(recipe.data),
+        "Preprocess": steps_of(recipe.data),
         "label_list": list(recipe.classes),
         "FastGraph": {"mask_frame": mask_frame, "mask_clip": mask_clip},
     }
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (folder / "inference.yml").write_text(text, encoding="utf-8")
-
-
-def _steps(data: Data) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = [
-        {
-            "type": "Resize",
-            "target_size": list(data.input_size),
-            "keep_ratio": data.keep_ratio,
-            "interp": _INTERPOLATIONS[data.interpolation],
-        },
-        {
-            "type": "NormalizeImage",
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "is_scale": True,
-            "norm_type": "mean_std",
-        },
-        {"type": "Permute"},
-    ]
-    if data.keep_ratio:
-        steps.append({"type": "PadStride", "stride": 32})
-    return steps
 
 
 @contextmanager

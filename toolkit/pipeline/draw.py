@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from toolkit.data.detections import Detections
+
 _FILL = 0.45
 # Pillow's own font has no glyphs beyond Latin; these are where systems keep one that has.
 _WIDE_FONTS = (
@@ -27,6 +29,18 @@ _WIDE_FONTS = (
 
 Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
+
+
+def draw_detections(rgb: NDArray[np.uint8], found: Detections, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Return a copy of `rgb` `[H, W, 3]` with all that was found drawn on it; `classes` are names in label order."""
+    return draw_instances(
+        rgb,
+        boxes=[(m.x, m.y, m.x + m.mask.shape[1], m.y + m.mask.shape[0]) for m in found.masks],
+        masks=[m.mask for m in found.masks],
+        labels=[classes[label] for label in found.labels],
+        scores=found.scores.tolist(),
+        classes=found.labels.tolist(),
+    )
 
 
 def draw_instances(

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from toolkit.data.preprocess import Preprocess
 from toolkit.errors import UserError
-from toolkit.pipeline.preprocess import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from paddle import Tensor, nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
-from toolkit.data.draw import draw_detections
 from toolkit.data.images import read_rgb
-from toolkit.data.loader import eval_batches, train_batches
+from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics, evaluate
 from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
+from toolkit.pipeline.draw import draw_detections
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 from toolkit.train import checkpoint
@@ -61,7 +61,8 @@ def fit(
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
-    steps = len(train_batches(dataset.train, recipe, epoch=0, seed=settings.seed))
+    batches = TrainBatches(dataset.train, recipe)
+    steps = len(batches)
     progress, identity = checkpoint.Progress(), _identity(dataset)
     if resume:
         progress = checkpoint.restore(resume.checkpoint, model=model, optim=optim, ema=ema, data=identity)
@@ -79,7 +80,7 @@ def fit(
         for epoch in range(progress.epoch, settings.epochs):
             model.train()
             with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
-                for batch in train_batches(dataset.train, recipe, epoch=epoch, seed=settings.seed):
+                for batch in batches.epoch(epoch):
                     # A step's random numbers depend on its number alone, so a resumed run draws the same.
                     paddle.seed(settings.seed + progress.step)
                     lr = scaled_lr(settings) * lr_factor(
@@ -117,6 +118,7 @@ def fit(
         ended = f"failed: {error}"
         raise
     finally:
+        batches.close()
         result = _result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start)
         run.result.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
         log.close()
@@ -160,7 +162,7 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
             if picture_id in pictures:
                 picture = pictures[picture_id]
                 shown = found.above(recipe.predict.threshold)
-                samples.append((picture.file_name, draw(read_rgb(picture.path), shown, dataset.val.classes)))
+                samples.append((picture.file_name, draw_detections(read_rgb(picture.path), shown, dataset.val.classes)))
             yield picture_id, found
 
     metrics = evaluate(watched(), dataset.val, max_detections=settings.max_detections)

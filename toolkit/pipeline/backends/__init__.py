@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from toolkit.data.detections import Detections
+from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.exported import Exported
-from toolkit.pipeline.preprocess import Prepared
 
 
 class Backend(Protocol):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.data.detections import Detections, place
+from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import cpu_count
 from toolkit.pipeline.exported import Exported
-from toolkit.pipeline.preprocess import Prepared
 
 
 class OnnxRuntime:

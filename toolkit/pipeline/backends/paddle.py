@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
+from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import cpu_count
 from toolkit.pipeline.exported import Exported
-from toolkit.pipeline.preprocess import Prepared
 
 
 class PaddleInference:
@@ -43,6 +43,7 @@ class PaddleInference:
             else:
                 config.disable_mkldnn()
             config.set_cpu_math_library_num_threads(cpu_count())
+        config.enable_new_ir(True)
         config.enable_new_executor()
         config.enable_memory_optim()
         config.disable_glog_info()
