@@ -50,9 +50,10 @@ def assign(*, boxes: Tensor, masks: Tensor, cells: Cells, sigma: float) -> Tenso
         masks: `[n, h, w]`, 0 or 1, the size of the network input.
     """
     height, width = masks.shape[1:]
-    # Float64: a float32 cannot hold the sums over a large mask, and the floors below would take the wrong side.
-    rows = masks.sum(axis=2, dtype="float32").astype("float64")
-    columns = masks.sum(axis=1, dtype="float32").astype("float64")
+    # Float64 from here: float32 cannot hold the sums over a large mask, and the floors below would err.
+    masks = masks.astype("float32")
+    rows = masks.sum(axis=2).astype("float64")
+    columns = masks.sum(axis=1).astype("float64")
     mass = rows.sum(axis=1)
     boxes = boxes.astype("float64")
     size = boxes[:, 2:] - boxes[:, :2]
