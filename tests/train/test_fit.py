@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.pictures import CLASSES, write_dataset
 from toolkit.errors import UserError
@@ -94,15 +96,21 @@ def test_resuming_takes_no_other_settings(tmp_path: Path) -> None:
         resume_training(output=tmp_path, ignored=["train.lr"])
 
 
-def test_resuming_on_other_data_is_refused(data: Path, finished: Run, tmp_path: Path) -> None:
-    recipe = finished.recipe_file.read_text(encoding="utf-8")
+def test_resuming_on_other_data_is_refused(finished: Run, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other", train=5)
-    try:
-        finished.recipe_file.write_text(recipe.replace(str(data), str(other)), encoding="utf-8")
-        with pytest.raises(UserError, match="started on other data"):
-            resume_training(finished.path, device="cpu")
-    finally:
-        finished.recipe_file.write_text(recipe, encoding="utf-8")
+    run = Run(tmp_path / "run")
+    shutil.copytree(finished.path, run.path)
+    run.result.unlink()
+    tree = yaml.safe_load(run.recipe_file.read_text(encoding="utf-8"))
+    tree["data"]["path"] = str(other)
+    run.recipe_file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    with pytest.raises(UserError, match="started on other data"):
+        resume_training(run.path, device="cpu")
+
+
+def test_a_finished_run_is_not_resumed(finished: Run) -> None:
+    with pytest.raises(UserError, match="has ended"):
+        resume_training(finished.path, device="cpu")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_pictures(data: Path, tmp_path: Path) -> None:

@@ -33,10 +33,13 @@ def select(boxes: Tensor, scores: Tensor, *, keep: int, threshold: float, iou: f
         boxes, scores, None, threshold, candidates, keep, iou, True, 1.0, -1
     )
     # Survivors come as a ragged list: [N, 6] with the class and the score in front, and the row in [B * A].
-    label, score = survivors[:, 0].astype("int64"), survivors[:, 1]
-    row = index[:, 0].astype("int64")
+    # One row of score 0 more: oneDNN cannot take columns of an empty list.
+    survivors = paddle.concat([survivors, paddle.zeros([1, 6], survivors.dtype)])
+    index = paddle.concat([index.astype("int64"), paddle.zeros([1, 1], "int64")])
+    label, score, row = survivors[:, 0].astype("int64"), survivors[:, 1], index[:, 0]
     picture, prediction = row // predictions, row % predictions
-    pair = (picture * classes + label) * predictions + prediction
-    kept = paddle.scatter(paddle.zeros_like(scores).flatten(), pair, score)
+    # Not (picture * classes + label) * predictions: oneDNN fuses a product with the sum before it, and drops it.
+    pair = picture * (classes * predictions) + label * predictions + prediction
+    kept = paddle.scatter(paddle.zeros_like(scores).flatten(), pair, score, overwrite=False)
     best, place = paddle.topk(kept.reshape([-1, classes * predictions]), min(keep, classes * predictions), axis=1)
     return Selection(best, place // predictions, place % predictions)

@@ -1,0 +1,116 @@
+"""From a folder of pictures to predictions, through the command line alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.e2e.conftest import Project, run_in
+from tests.pictures import CLASSES
+from toolkit import create_pipeline
+
+
+def test_training_says_what_it_does(project: Project) -> None:
+    said = project.said["train"].stderr
+    assert "8 pictures to train on, 4 to evaluate on, 2 classes" in said
+    assert "scaled to batch 4" in said or "learning rate" in said
+    assert "epoch 2/2" in said
+    assert "best mask AP" in said
+
+
+def test_the_run_holds_what_the_docs_promise(project: Project) -> None:
+    expected = (
+        "recipe.yaml",
+        "train.log",
+        "metrics.jsonl",
+        "vdl",
+        "best_model/best_model.pdparams",
+        "last/checkpoint.pdckpt",
+        "train_result.json",
+        "evaluate_result.json",
+    )
+    assert [name for name in expected if not (project.run / name).exists()] == []
+
+
+def test_eval_reports_headline_and_classes(project: Project) -> None:
+    result = json.loads((project.run / "evaluate_result.json").read_text(encoding="utf-8"))
+    assert result["pictures"] == 4
+    assert set(result["mask_by_class"]) == set(CLASSES)
+    assert 0 <= result["mask"]["AP"] <= 1
+    assert result["mask"]["APl"] is None, "no object is that large"
+    assert "n/a" in project.said["eval"].stdout
+    trained = json.loads((project.run / "train_result.json").read_text(encoding="utf-8"))
+    assert result["mask"]["AP"] == pytest.approx(trained["best"]["mask"]["AP"], abs=1e-6)
+
+
+def test_the_export_holds_what_paddlex_needs_and_more(project: Project) -> None:
+    folder = project.run / "inference"
+    for name in ("inference.json", "inference.pdiparams", "inference.yml", "certificate.json", "README.md"):
+        assert (folder / name).is_file(), name
+    description = yaml.safe_load((folder / "inference.yml").read_text(encoding="utf-8"))
+    assert description["Global"]["model_name"] == project.model
+    assert description["label_list"] == list(CLASSES)
+    config = yaml.safe_load((project.folder / "pipeline.yaml").read_text(encoding="utf-8"))
+    module = config["SubModules"]["InstanceSegmentation"]
+    assert module["model_name"] == project.model
+    assert Path(module["model_dir"]).samefile(folder)
+
+
+def test_predict_saves_a_picture_and_json_that_agree(project: Project, tmp_path: Path) -> None:
+    picture = project.folder / "my data" / "images" / "val 0.png"
+    said = run_in(
+        project.folder,
+        *("predict", "--pipeline", "pipeline.yaml", "--input", str(picture), "--threshold", "0.05"),
+        *("--save-path", str(tmp_path)),
+    )
+    assert "val 0.png" in said.stdout
+    [saved] = tmp_path.rglob("*.json")
+    tree = json.loads(saved.read_text(encoding="utf-8"))
+    boxes = tree["boxes"]
+    assert all(box["label"] in CLASSES and 0.05 <= box["score"] <= 1 for box in boxes)
+    [drawn] = [path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert Image.open(drawn).size == Image.open(picture).size
+
+
+def test_predict_takes_a_folder(project: Project, tmp_path: Path) -> None:
+    said = run_in(
+        project.folder, "predict", "--input", "my data/images", "--save-path", str(tmp_path), "--threshold", "0.5"
+    )
+    assert said.stdout.count("instances") == 12
+    assert len(list(tmp_path.rglob("*.json"))) == 12
+
+
+def test_the_pipeline_from_python_equals_the_command(project: Project, tmp_path: Path) -> None:
+    picture = project.folder / "my data" / "images" / "val 1.png"
+    [result] = list(create_pipeline(project.folder / "pipeline.yaml").predict(str(picture), threshold=0.05))
+    run_in(
+        project.folder,
+        *("predict", "--pipeline", "pipeline.yaml", "--input", str(picture), "--threshold", "0.05"),
+        *("--save-path", str(tmp_path)),
+    )
+    [saved] = tmp_path.rglob("*.json")
+    there = json.loads(saved.read_text(encoding="utf-8"))["boxes"]
+    here = result.json["res"]["boxes"]
+    assert [box["label"] for box in here] == [box["label"] for box in there]
+    assert np.allclose([box["score"] for box in here], [box["score"] for box in there], atol=1e-5)
+
+
+def test_a_finished_run_is_not_resumed(project: Project) -> None:
+    said = run_in(project.folder, "train", "--resume", code=2)
+    assert "has ended" in said.stderr
+
+
+def test_eval_on_data_of_other_classes_is_refused(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project.folder / "my data", other)
+    for file in (other / "annotations").iterdir():
+        file.write_text(file.read_text().replace('"square"', '"cube"'))
+    said = run_in(project.folder, "eval", "--data", str(other), code=2)
+    assert "cube" in said.stderr
+    assert said.stderr.count("\n") == 1
