@@ -35,7 +35,7 @@ def missing_converter() -> str | None:
 
 
 def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
-    """Write `inference.onnx`: `image` `[B, 3, h, w]` -> `boxes`, `scores`, `labels`, `mask_logits`.
+    """Write `inference.onnx`: `image` `[B, 3, h, w]` -> `boxes`, `scores`, `labels`, `mask_logits`; B is free, or 1.
 
     Raises RuntimeError if the converter cannot convert the network.
     """
@@ -56,6 +56,9 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
             raise RuntimeError(f"paddle2onnx cannot convert the network: {output()[-500:]}")
     graph = onnx.load_from_string(content)
     _rename_outputs(graph.graph)
+    if any(node.op_type == "NonMaxSuppression" for node in graph.graph.node):
+        # paddle2onnx 2.1 converts suppression for a single picture only.
+        graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.checker.check_model(graph)
     path = folder / "inference.onnx"
     onnx.save(graph, str(path))

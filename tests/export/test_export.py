@@ -1,0 +1,232 @@
+"""A tiny model of each family: exported, run on every backend, predicted with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+import yaml
+from paddle import nn
+
+from tests.export.conftest import CLASSES, SIZE, Exported, pictures, recipe_of, tiny
+from toolkit import create_pipeline
+from toolkit.data.detections import Detections
+from toolkit.errors import UserError
+from toolkit.export import certificate, run
+from toolkit.export.certificate import compare
+from toolkit.export.run import export_model
+from toolkit.export.static import save_program
+from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.backends.paddle import PaddleInference
+from toolkit.pipeline.exported import read_exported
+
+needs_onnx = pytest.mark.skipif(find_spec("paddle2onnx") is None, reason="paddle2onnx is not here")
+
+
+def test_the_folder_holds_what_it_should(exported: Exported) -> None:
+    names = {"inference.json", "inference.pdiparams", "inference.yml", "certificate.json", "README.md"}
+    if find_spec("paddle2onnx"):
+        names.add("inference.onnx")
+    assert {path.name for path in exported.folder.iterdir()} == names
+    assert [path.name for path in exported.folder.parent.iterdir()] == [exported.folder.name], "nothing beside it"
+    tree = yaml.safe_load((exported.folder / "inference.yml").read_text(encoding="utf-8"))
+    assert tree["Global"]["model_name"] == exported.recipe.model.name
+    assert tree["label_list"] == CLASSES
+    assert tree["draw_threshold"] == 0.05
+    assert [step["type"] for step in tree["Preprocess"]] == ["Resize", "NormalizeImage", "Permute"]
+    assert tree["Preprocess"][0]["target_size"] == list(SIZE)
+
+
+def test_the_certificate_says_what_was_measured(exported: Exported) -> None:
+    tree = json.loads((exported.folder / "certificate.json").read_text())
+    backends = {"paddle", "paddle_onednn"} | ({"onnxruntime"} if find_spec("paddle2onnx") else set())
+    assert set(tree["backends"]) == backends
+    assert tree["pictures"] == 3
+    for agreement in tree["backends"].values():
+        assert agreement["rows"] > 50, "a check of few rows shows little"
+        assert agreement["matched"] >= agreement["rows"] - 1
+        assert agreement["mask_iou_mean"] > 0.995
+
+
+def test_the_card_names_classes_and_figures(exported: Exported) -> None:
+    card = (exported.folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {exported.recipe.model.name}\n")
+    for name in CLASSES:
+        assert name in card
+    assert "| paddle_onednn |" in card
+    assert "input_size:" in card, "the recipe is in it"
+
+
+@pytest.mark.parametrize("engine", [pytest.param("onnxruntime", marks=needs_onnx), "paddle"])
+def test_pipeline_over_the_export(exported: Exported, engine: str) -> None:
+    pipeline = create_pipeline(exported.folder, engine=engine)
+    assert pipeline.backend.name == engine
+    given = [picture[..., ::-1] for picture in exported.pictures]
+    results = list(pipeline.predict(given))
+    assert len(results) == len(given)
+    for picture, result in zip(given, results, strict=True):
+        assert all(mask.shape == picture.shape[:2] for mask in result.masks())
+        scores = [box["score"] for box in result["boxes"]]
+        assert scores == sorted(scores, reverse=True)
+        assert min(scores) >= 0.05, "the exported model's own threshold"
+    assert sum(len(result["boxes"]) for result in results) > 20
+
+
+@needs_onnx
+def test_engines_agree_and_batches_change_nothing(exported: Exported) -> None:
+    model = read_exported(exported.folder)
+    prepared = [model.preprocess(picture) for picture in exported.pictures]
+    fast = load_backend(model, engine="onnxruntime")
+    one_by_one = [fast([picture], threshold=0.01)[0] for picture in prepared]
+    together = fast(prepared, threshold=0.01)
+    slow = PaddleInference(model)(prepared, threshold=0.01)
+    for found in (together, slow):
+        agreement = compare(one_by_one, found)
+        assert agreement.rows > 50
+        assert agreement.matched >= agreement.rows - 1
+        assert agreement.mask_iou_mean > 0.995
+
+
+def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) -> None:
+    """As PaddleX feeds it with a batch size above 1: each mask lies at the top left of the largest picture's size."""
+    model = read_exported(exported.folder)
+    prepared = [model.preprocess(picture) for picture in exported.pictures]
+    backend = PaddleInference(model)
+    predictor = backend._predictor
+    feed = {
+        "image": np.stack([p.image for p in prepared]),
+        "im_shape": np.array([p.im_shape for p in prepared], np.float32),
+        "scale_factor": np.array([p.scale_factor for p in prepared], np.float32),
+    }
+    assert predictor.get_input_names() == sorted(feed), "PaddleX feeds its arrays in this order"
+    for name, value in feed.items():
+        predictor.get_input_handle(name).copy_from_cpu(value)
+    predictor.run()
+    bbox, bbox_num, mask = (predictor.get_output_handle(n).copy_to_cpu() for n in predictor.get_output_names())
+    assert bbox.shape[1:] == (6,)
+    assert (bbox.dtype, bbox_num.dtype, mask.dtype) == (np.float32, np.int32, np.int32)
+    assert mask.shape == (len(bbox), 129, 200)
+    start = 0
+    for picture, count in zip(prepared, bbox_num, strict=True):
+        alone = backend._run(picture)
+        own = slice(start, start + count)
+        height, width = picture.size
+        assert np.allclose(bbox[own], alone[0], atol=1e-3)
+        assert (mask[own, :height, :width] != alone[2]).mean() < 1e-4
+        assert not mask[own, height:].any()
+        assert not mask[own, :, width:].any()
+        start += count
+
+
+def test_a_model_that_finds_nothing(tmp_path: Path) -> None:
+    model = tiny("PP-YOLOE_seg-S")
+    for key, value in model.state_dict().items():
+        if "pred_cls" in key and key.endswith("bias"):
+            value.set_value(paddle.full_like(value, -100.0))
+    out = tmp_path / "nothing"
+    made = export_model(model, recipe=recipe_of("PP-YOLOE_seg-S"), out=out, pictures=pictures()[:1], source="")
+    assert [agreement.rows for agreement in made.backends.values()] == [0] * len(made.backends)
+    [result] = create_pipeline(out).predict(pictures()[0], threshold=0.0)
+    assert result["boxes"] == []
+
+
+class _Interpolates(nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(3, 4, 3, padding=1)
+
+    def network(self, image: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+        logits = nn.functional.interpolate(self.conv(image), size=[16, 16], mode="bilinear")
+        scores = logits.mean([2, 3])
+        boxes = paddle.stack([scores, scores, scores + 1, scores + 1], axis=-1)
+        return boxes, scores, scores.astype("int64"), logits
+
+
+def test_an_interpolate_in_the_program_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="holds bilinear_interp"):
+        save_program(_Interpolates(), tmp_path, data=recipe_of("PP-YOLOE_seg-S").data)
+
+
+def test_a_difference_is_refused_with_its_figures(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = certificate._trained
+
+    def shifted(*arguments: Any) -> Detections:
+        found = measured(*arguments)
+        return dataclasses.replace(found, boxes=found.boxes + 5)
+
+    monkeypatch.setattr(certificate, "_trained", shifted)
+    with pytest.raises(UserError, match=r"differs from the trained .*: 0 of \d+ rows matched"):
+        certificate.certify(
+            exported.model, exported.folder, exported.pictures, recipe=exported.recipe, source="generated"
+        )
+
+
+def test_failure_leaves_an_older_export_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "inference"
+    said = iter([certificate.Certificate("m", 0, "", 0.0, {}), UserError("they differ")])
+
+    def certify(*_: Any, **__: Any) -> certificate.Certificate:
+        verdict = next(said)
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    monkeypatch.setattr(run, "certify", certify)
+    monkeypatch.setattr(run, "save_onnx", lambda *_, **__: None)
+    monkeypatch.setattr(run, "save_program", lambda model, folder, data: (folder / "inference.json").write_text(model))
+    arguments: dict[str, Any] = {"recipe": recipe_of("PP-YOLOE_seg-S"), "out": out, "pictures": [], "source": ""}
+    run.export_model("first", **arguments)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UserError, match="they differ"):
+        run.export_model("second", **arguments)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out], "nothing half-written stays"
+    said = iter([certificate.Certificate("m", 0, "", 0.0, {})])
+    run.export_model("third", **arguments)
+    assert (out / "inference.json").read_text() == "third"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_only_an_export_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="exists and is not an exported model; choose another --output"):
+        export_model(None, recipe=recipe_of("PP-YOLOE_seg-S"), out=tmp_path, pictures=[], source="")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_paddlex_style_folder_without_our_onnx(exported: Exported, tmp_path: Path) -> None:
+    """What PaddleX's own exports hold: the program, its parameters and a plainer inference.yml."""
+    for name in ("inference.json", "inference.pdiparams"):
+        (tmp_path / name).write_bytes((exported.folder / name).read_bytes())
+    plain = {
+        "mode": "paddle",
+        "draw_threshold": 0.2,
+        "metric": "COCO",
+        "use_dynamic_shape": False,
+        "Global": {"model_name": exported.recipe.model.name},
+        "arch": "DETR",
+        "min_subgraph_size": 3,
+        "Preprocess": [
+            {"interp": 2, "keep_ratio": False, "target_size": list(SIZE), "type": "Resize"},
+            {"mean": [0.0] * 3, "norm_type": "none", "std": [1.0] * 3, "type": "NormalizeImage"},
+            {"type": "Permute"},
+        ],
+        "label_list": CLASSES,
+    }
+    (tmp_path / "inference.yml").write_text(yaml.safe_dump(plain))
+    pipeline = create_pipeline(tmp_path)
+    assert pipeline.backend.name == "paddle"
+    assert pipeline.threshold == 0.2
+    file = tmp_path / "a.png"
+    cv2.imwrite(str(file), exported.pictures[1][..., ::-1])
+    [there] = pipeline.predict(str(file))
+    [here] = create_pipeline(exported.folder).predict(str(file), threshold=0.2)
+    assert [b["label"] for b in there["boxes"]] == [b["label"] for b in here["boxes"]]
+    assert np.allclose([b["coordinate"] for b in there["boxes"]], [b["coordinate"] for b in here["boxes"]], atol=0.1)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from toolkit import create_pipeline
+from toolkit.data.detections import Detections
+from toolkit.data.masks import Crop
+from toolkit.data.preprocess import Prepared
+from toolkit.errors import UserError
+from toolkit.pipeline import predictor
+from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.exported import read_exported
+from toolkit.pipeline.predictor import predict_files
+
+SCORES = np.array([0.9, 0.6, 0.4, 0.2], np.float32)
+
+
+class Fake:
+    """Finds the same four objects in every picture."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
+        self.batches.append(len(batch))
+        n = int((threshold <= SCORES).sum())
+        return [
+            Detections(
+                np.tile(np.array([[1, 1, 5, 4]], np.float32), (n, 1)),
+                SCORES[:n],
+                np.zeros(n, np.int64),
+                [Crop(np.ones((3, 4), np.uint8), 1, 1)] * n,
+                picture.size,
+            )
+            for picture in batch
+        ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An exported model whose backend is `Fake`."""
+    monkeypatch.setattr(predictor, "load_backend", lambda *_, **__: Fake())
+    folder = tmp_path / "inference"
+    folder.mkdir()
+    describe(folder)
+    return folder
+
+
+def describe(folder: Path, **changes: object) -> None:
+    tree = {
+        "Global": {"model_name": "Mask-RT-DETR-S"},
+        "draw_threshold": 0.3,
+        "Preprocess": [{"type": "Resize", "target_size": [8, 8], "interp": 2}, {"type": "Permute"}],
+        "label_list": ["disc"],
+        **changes,
+    }
+    (folder / "inference.yml").write_text(yaml.safe_dump({k: v for k, v in tree.items() if v is not None}))
+
+
+def config(folder: Path, **changes: object) -> dict[str, object]:
+    module = {"model_name": "Mask-RT-DETR-S", "model_dir": str(folder), **changes}
+    return {"pipeline_name": "instance_segmentation", "SubModules": {"InstanceSegmentation": module}}
+
+
+def count(pipeline: predictor.Pipeline, **arguments: float) -> int:
+    [result] = pipeline.predict(np.zeros((6, 7, 3), np.uint8), **arguments)  # type: ignore[arg-type]
+    return len(result["boxes"])
+
+
+def test_threshold_of_the_call_then_of_the_config_then_of_the_model(folder: Path) -> None:
+    assert count(create_pipeline(folder), threshold=0.0) == 4
+    assert count(create_pipeline(folder)) == 3
+    assert count(create_pipeline(config=config(folder, threshold=0.5))) == 2
+    assert count(create_pipeline(config=config(folder, threshold=0.5)), threshold=0.95) == 0
+    assert count(create_pipeline(config=config(folder, threshold=0.0))) == 4, "0 is a threshold"
+    describe(folder, draw_threshold=None)
+    assert count(create_pipeline(folder)) == 2, "one half where nobody says it"
+
+
+def test_predict_is_a_generator_over_batches(folder: Path) -> None:
+    pipeline = create_pipeline(config=config(folder, batch_size=2))
+    fake = pipeline.backend
+    assert isinstance(fake, Fake)
+    pictures = [np.zeros((6, 7 + i, 3), np.uint8) for i in range(5)]
+    results = pipeline.predict(pictures)
+    assert fake.batches == []
+    assert next(results).size == (6, 7)
+    assert fake.batches == [2]
+    assert [result.size[1] for result in results] == [8, 9, 10, 11]
+    assert fake.batches == [2, 2, 1]
+    list(pipeline.predict(pictures, batch_size=5))
+    assert fake.batches[3:] == [5]
+
+
+def test_a_folder_of_another_model_is_refused(folder: Path) -> None:
+    describe(folder, Global={"model_name": "SOLOv2"})
+    with pytest.raises(UserError, match=r"Global\.model_name: the folder holds SOLOv2, the pipeline asks for Mask-RT-"):
+        create_pipeline(config=config(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_list": None}, r"inference\.yml: label_list: missing"),
+        ({"label_list": "disc"}, r"inference\.yml: label_list: of the wrong kind"),
+        ({"Preprocess": None}, r"inference\.yml: Preprocess: missing"),
+        ({"draw_threshold": "high"}, r"inference\.yml: draw_threshold: of the wrong kind"),
+    ],
+)
+def test_descriptions_that_lack_something(folder: Path, changes: dict[str, object], message: str) -> None:
+    describe(folder, **changes)
+    with pytest.raises(UserError, match=message):
+        read_exported(folder)
+
+
+def test_folders_without_what_an_engine_needs(folder: Path) -> None:
+    exported = read_exported(folder)
+    with pytest.raises(UserError, match=r"has no inference\.onnx"):
+        load_backend(exported, engine="onnxruntime")
+    with pytest.raises(UserError, match=r"has no inference\.json"):
+        load_backend(exported)
+    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime and paddle"):
+        load_backend(exported, engine="tensorrt")
+    with pytest.raises(UserError, match="device gpu:0: ONNX Runtime runs on the CPU here"):
+        load_backend(exported, engine="onnxruntime", device="gpu:0")
+    (folder / "inference.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
+        load_backend(exported)
+    with pytest.raises(UserError, match=r"no inference\.yml"):
+        read_exported(folder.parent)
+
+
+def test_files_are_saved_beside_each_other_and_never_over_each_other(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    (pictures / "below").mkdir(parents=True)
+    for name in ("a.png", "a.jpg", "below/a.png"):
+        Image.new("RGB", (9, 6)).save(pictures / name)
+    (pictures / "broken.png").write_bytes(b"")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="1 of 4 pictures could not be read"):
+        predict_files(pictures, pipeline=folder, save_path=out)
+    saved = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert saved == {"a_res.jpg", "a_res.json", "a_res_2.png", "a_res_2.json", "below/a_res.png", "below/a_res.json"}
+    assert json.loads((out / "a_res_2.json").read_text())["input_path"] == str(pictures / "a.png")
+    said = capsys.readouterr()
+    assert f"{pictures / 'a.jpg'}: 3 instances: disc 0.90, disc 0.60, disc 0.40" in said.out
+    assert "broken.png" in said.err
+
+
+def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 6)).save("a.png")
+    before = set(tmp_path.rglob("*"))
+    assert predict_files("a.png", pipeline=folder) == 1
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_importing_the_pipeline_imports_no_paddle() -> None:
+    modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime"
+    code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
