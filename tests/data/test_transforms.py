@@ -57,6 +57,39 @@ def test_the_same_seed_gives_the_same_and_another_one_does_not() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_transforms_of_equal_probability_act_independently() -> None:
+    augment = Augmentation([{"VerticalFlip": {"p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}])
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8)
+    mask[0, 0, 0] = 1
+    corners = {tuple(np.argwhere(augment(image, mask, seed=seed)[1][0])[0].tolist()) for seed in range(40)}
+    assert corners == {(0, 0), (0, 7), (7, 0), (7, 7)}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [{"Affine": {"scale": [0.7, 1.3], "rotate": [-40, 40], "shear": [-10, 10], "p": 1.0}}],
+        [{"RandomScale": {"scale_limit": 0.4, "p": 1.0}}, {"InstanceCrop": {}}, {"Transpose": {}}],
+        [{"Perspective": {"p": 1.0}}, {"RandomRotate90": {"p": 1.0}}],
+        [{"RandomResizedCrop": {"size": [100, 80]}}, {"GaussianBlur": {"blur_limit": 3}}],
+        [{"Expand": {"ratio": [1.5, 3.0], "fill": [0, 0, 0], "max_side": 80, "p": 1.0}}, {"InstanceCrop": {}}],
+    ],
+)
+def test_any_geometry_takes_masks_along(entries: list[dict[str, Any]]) -> None:
+    augment = Augmentation(entries)
+    image, masks = np.zeros((120, 160, 3), np.uint8), np.zeros((2, 120, 160), np.uint8)
+    masks[0, 20:80, 16:60] = masks[1, 50:110, 90:150] = 1
+    image[masks.any(0)] = 255
+    shared = []
+    for seed in range(12):
+        turned, kept = augment(image, masks, seed=seed)
+        bright, masked = turned[..., 0] > 127, kept.any(0)
+        shared.append((bright & masked).sum() / max(1, (bright | masked).sum()))
+        assert kept.shape == (2, *turned.shape[:2])
+    assert np.mean(shared) > 0.93
+    assert min(shared) > 0.8
+
+
 def test_no_transforms_change_nothing() -> None:
     image, masks = picture(3, 50, 60, 3)
     unchanged = Augmentation([])(image, masks, seed=1)

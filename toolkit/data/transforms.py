@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+# It asks PyPI for newer versions when it is imported, in every process.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
@@ -64,7 +68,7 @@ class Expand(A.DualTransform):
 
     def apply_to_mask(self, mask: Image, **params: Any) -> Image:
         canvas: Image = np.zeros(params["canvas"], np.uint8)
-        _paste(canvas, mask, params["size"], params["corner"], cv2.INTER_NEAREST)
+        _paste(canvas, mask, params["size"], params["corner"], cv2.INTER_NEAREST_EXACT)
         return canvas
 
 
@@ -144,7 +148,10 @@ class Augmentation:
         """Transform `image` `[H, W, 3]` and `masks` `[n, H, W]` alike; the same seed gives the same result."""
         if self._compose is None:
             return image, masks
-        self._compose.set_random_seed(seed)
+        # Compose would seed all transforms alike: those of equal probability would then act together or not at all.
+        seeds = np.random.SeedSequence(seed).generate_state(len(self._compose.transforms))
+        for transform, own in zip(self._compose.transforms, seeds.tolist(), strict=True):
+            transform.set_random_seed(own)
         if not len(masks):
             image = self._compose(image=image)["image"]
             return image, np.zeros((0, *image.shape[:2]), np.uint8)
