@@ -8,7 +8,7 @@ import re
 
 from toolkit.errors import UserError
 
-# When it is told to use more than one thread, Paddle prints a warning about data parallelism at its first import.
+# Told to use more than one thread, Paddle warns of data parallelism at its first import, which is therefore here.
 with contextlib.redirect_stderr(io.StringIO()):
     import paddle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from importlib.util import find_spec
+from pathlib import Path
 
 from toolkit.errors import UserError
 
@@ -33,7 +33,7 @@ class ZooModel:
         """Whether this version can build and train it."""
         from toolkit.recipe import recipes_dir
 
-        built = find_spec(f"toolkit.models.{self.family}") is not None
+        built = (Path(__file__).parent / "models" / f"{self.family}.py").is_file()
         return built and (recipes_dir() / f"{self.name}.yaml").is_file()
 
 

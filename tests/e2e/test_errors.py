@@ -13,9 +13,9 @@ from tests.e2e.conftest import run_in
     ("arguments", "expected"),
     [
         (["train"], "--model"),
-        (["train", "--model", "Mask-RT-DETR-S"], "--data"),
+        (["train", "--model", "PP-YOLOE_seg-S"], "--data"),
         (["train", "--model", "Mask-RTDETR-S", "--data", "."], "did you mean Mask-RT-DETR-S?"),
-        (["train", "--model", "Mask-RT-DETR-S", "--data", "nowhere"], "nowhere"),
+        (["train", "--model", "PP-YOLOE_seg-S", "--data", "nowhere"], "nowhere"),
         (["train", "--model", "PP-YOLOE_seg-S", "--data", ".", "--set", "train.epoch=3"], "did you mean epochs?"),
         (["train", "--resume"], "seg-tune train"),
         (["eval"], "seg-tune train"),

@@ -1,0 +1,3 @@
+"""How good a model is."""
+
+import toolkit.device  # noqa: F401  # so that Paddle is imported there first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import toolkit.device  # noqa: F401  # so that Paddle is imported there first
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
 from toolkit.zoo import find_model

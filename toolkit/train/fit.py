@@ -110,6 +110,8 @@ def fit(
                         line += "  (best so far)"
             checkpoint.save(run.checkpoint, model=model, optim=optim, ema=ema, progress=progress, data=identity)
             log.say(line)
+        best = progress.best["mask"]["AP"] if progress.best else None
+        log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
         ended = "completed"
     except KeyboardInterrupt:
         ended = "interrupted"

@@ -44,7 +44,7 @@ class Log:
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}  {task.fields[speed]} images/s  {task.fields[left]} left"),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bar:
             task = bar.add_task("", total=steps, epoch=f"{number}/{epochs}", loss="-", speed="-", left="-")
             yield Epoch(self, bar, task, remaining=epochs * steps - done)
 

@@ -57,9 +57,7 @@ def resume_training(
         raise UserError(f"--resume goes on with the settings of the run; leave out {', '.join(ignored)}")
     run = Run.find(path, output=output)
     if run.result.is_file() and json.loads(run.result.read_text(encoding="utf-8")).get("ended") == "completed":
-        raise UserError(
-            f"{run.path}: this run has ended; start another, from its weights with --pretrained"
-        )
+        raise UserError(f"{run.path}: this run has ended; start another, from its weights with --pretrained")
     recipe = run.recipe()
     dataset = dataset_of(recipe.data)
     set_device(device)

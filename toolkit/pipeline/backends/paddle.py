@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,10 +28,10 @@ class PaddleInference:
     def __init__(self, exported: Exported, *, device: str = "cpu", onednn: bool = False) -> None:
         if exported.program is None or exported.parameters is None:
             raise UserError(f"{exported.folder}: has no inference.json (or .pdmodel) with inference.pdiparams")
-        # Paddle sets it to 1 when it is imported, and reads it once.
-        os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))
         try:
             from paddle.inference import Config, create_predictor
+
+            import toolkit.device  # noqa: F401  # so that Paddle is imported there first
         except ImportError:
             raise UserError("engine paddle: not installed; `pip install paddlepaddle`") from None
         config = Config(str(exported.program), str(exported.parameters))
