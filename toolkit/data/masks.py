@@ -85,6 +85,11 @@ def parse_rle(value: Any, size: tuple[int, int]) -> Rle:
 
     Raises MaskError.
     """
+    return _rle_of_runs(_runs_of(value, size), size)
+
+
+def _runs_of(value: Any, size: Sequence[int]) -> NDArray[np.int64]:
+    """The lengths of the runs of an RLE object, checked."""
     if not isinstance(value, Mapping) or "counts" not in value:
         raise MaskError("an RLE object must have the keys size and counts")
     given = value.get("size")
@@ -98,7 +103,7 @@ def parse_rle(value: Any, size: tuple[int, int]) -> Rle:
         raise MaskError("RLE counts must not be negative")
     if runs.max(initial=0) > math.prod(size) or runs.sum() != math.prod(size):
         raise MaskError(f"RLE counts sum to {runs.sum()}, not to height x width = {math.prod(size)}")
-    return _rle_of_runs(runs, size)
+    return runs
 
 
 def _integers(counts: Any) -> NDArray[np.int64]:
@@ -151,8 +156,10 @@ def rle_to_mask(rle: Rle) -> Bitmap:
 
     Raises MaskError.
     """
-    height, width = (int(side) for side in rle["size"])
-    return _fill(_runs_of(rle, (height, width)), (height, width))
+    runs = _runs_of(rle, rle["size"])
+    bits = np.zeros(len(runs), np.uint8)
+    bits[1::2] = 1
+    return np.ascontiguousarray(np.repeat(bits, runs).reshape(rle["size"][::-1]).T)
 
 
 def segmentation_to_mask(segmentation: Segmentation, size: tuple[int, int]) -> Bitmap:
@@ -246,16 +253,6 @@ def crop_to_rle(crop: Crop, size: tuple[int, int]) -> Rle:
     column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), crop.mask.shape[0] + 1)
     changes = (crop.x + column) * size[0] + crop.y + row
     return _rle_of_runs(np.diff(changes, prepend=0, append=math.prod(size)), size)
-
-
-def _runs_of(rle: Rle, size: Sequence[int]) -> NDArray[np.int64]:
-    return _decode_counts(parse_rle(rle, (int(size[0]), int(size[1])))["counts"])
-
-
-def _fill(runs: NDArray[np.int64], size: tuple[int, int]) -> Bitmap:
-    bits = np.zeros(len(runs), np.uint8)
-    bits[1::2] = 1
-    return np.ascontiguousarray(np.repeat(bits, runs).reshape(size[::-1]).T)
 
 
 def _rle_of_runs(runs: NDArray[np.int64], size: Sequence[int]) -> Rle:

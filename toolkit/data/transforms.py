@@ -67,8 +67,12 @@ class Expand(A.DualTransform):
         return canvas
 
     def apply_to_mask(self, mask: Image, **params: Any) -> Image:
-        canvas: Image = np.zeros(params["canvas"], np.uint8)
-        _paste(canvas, mask, params["size"], params["corner"], cv2.INTER_NEAREST_EXACT)
+        return self.apply_to_masks(mask[None], **params)[0]
+
+    def apply_to_masks(self, masks: Masks, **params: Any) -> Masks:
+        canvas: Masks = np.zeros((len(masks), *params["canvas"]), np.uint8)
+        for target, mask in zip(canvas, masks, strict=True):
+            _paste(target, mask, params["size"], params["corner"], cv2.INTER_NEAREST_EXACT)
         return canvas
 
 
@@ -131,6 +135,10 @@ class InstanceCrop(A.DualTransform):
     def apply_to_mask(self, mask: Image, **params: Any) -> Image:
         return self.apply(mask, **params)
 
+    def apply_to_masks(self, masks: Masks, **params: Any) -> Masks:
+        x1, y1, x2, y2 = params["window"]
+        return masks[:, y1:y2, x1:x2]
+
 
 class Augmentation:
     """The transforms of a recipe in their order.
@@ -156,7 +164,7 @@ class Augmentation:
             image = self._compose(image=image)["image"]
             return image, np.zeros((0, *image.shape[:2]), np.uint8)
         result = self._compose(image=image, masks=masks)
-        return result["image"], np.ascontiguousarray(np.stack(list(result["masks"])))
+        return result["image"], np.ascontiguousarray(result["masks"])
 
 
 def boxes_of(masks: Masks) -> NDArray[np.float32]:
