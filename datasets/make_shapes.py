@@ -195,7 +195,7 @@ def describe(shape: Shape, *, compressed: bool) -> dict[str, Any]:
             "area": int(codec.area(rle)),
         }
     polygons = [
-        ((cv2.approxPolyDP(contour, 1.0, True)[:, 0] + 0.5) / SUBPIXELS).round(2).ravel().tolist()
+        ((simplified(contour[:, 0]) + 0.5) / SUBPIXELS).round(2).ravel().tolist()
         for contour in contours
         # A few pixels of a part are left standing between two others.
         if cv2.contourArea(contour) >= 4 * SUBPIXELS**2
@@ -208,6 +208,25 @@ def describe(shape: Shape, *, compressed: bool) -> dict[str, Any]:
         "bbox": [round(float(value), 2) for value in (*low, *(high - low))],
         "area": round(int(shape.mask.sum()) / SUBPIXELS**2, 2),
     }
+
+
+def simplified(points: NDArray[np.int32], tolerance: float = 1.0) -> NDArray[np.int32]:
+    """The closed outline `[n, 2]` with fewer points (Douglas and Peucker, 1973; OpenCV's differs between versions)."""
+    far = int(((points - points[0]) ** 2).sum(1).argmax())
+    closed = np.concatenate([points, points[:1]])
+    kept = {0, far}
+    pending = [(0, far), (far, len(points))]
+    while pending:
+        first, last = pending.pop()
+        (x, y), (u, v) = closed[first].tolist(), closed[last].tolist()
+        length = max(1e-9, float(np.hypot(u - x, v - y)))
+        between = closed[first + 1 : last]
+        distance = np.abs((u - x) * (between[:, 1] - y) - (v - y) * (between[:, 0] - x)) / length
+        if len(between) and distance.max() > tolerance:
+            middle = first + 1 + int(distance.argmax())
+            kept.add(middle)
+            pending += [(first, middle), (middle, last)]
+    return points[sorted(kept)]
 
 
 def run_lengths(mask: Mask) -> list[int]:

@@ -147,4 +147,6 @@ def _read_with_pillow(path: str | Path, data: bytes) -> NDArray[np.uint8]:
         _decode_strictly(path, image)
         if image.mode[0] in "IF":
             raise UserError(f"{path}: {image.format} with pixels of kind {image.mode} cannot be read; make it a PNG")
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        # Pillow has turned a TIFF when it is loaded; some versions would turn it again.
+        turned = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+        return np.asarray(turned.convert("RGB"))
