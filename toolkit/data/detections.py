@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.data.masks import Crop, paste
+from toolkit.data.masks import Box, Crop, paste
 
 Floats = NDArray[np.float32]
 
@@ -53,8 +53,8 @@ def place(
 
     Args:
         boxes: `[k, 4]`, x1 y1 x2 y2 in pixels of the network input; scores, labels: `[k]`, best first.
-        logits: `[k, mh, mw]`, positive inside the mask. They cover the network input (`mask_frame` "image") or the
-            box ("box").
+        logits: `[k, mh, mw]`, positive inside the mask. They cover the network input (`mask_frame` "image"), or the
+            box and one cell more on each side ("box").
         size: height and width of the picture; `network_size`: those of the network input, padding included.
         scale: network pixels per picture pixel, y and x.
         mask_clip: cut masks to their box.
@@ -70,12 +70,18 @@ def place(
         paste(
             logits[row],
             size=size,
-            frame=whole if mask_frame == "image" else tuple(box),
+            frame=whole if mask_frame == "image" else _around(box, *logits.shape[1:]),
             clip=tuple(cut) if mask_clip else None,
         )
         for row, box, cut in zip(kept, picture.tolist(), inside.tolist(), strict=True)
     ]
     return Detections(inside, scores[kept].astype(np.float32), labels[kept].astype(np.int64), masks, size)
+
+
+def _around(box: list[float], rows: int, columns: int) -> Box:
+    x1, y1, x2, y2 = box
+    cell_x, cell_y = (x2 - x1) / (columns - 2), (y2 - y1) / (rows - 2)
+    return x1 - cell_x, y1 - cell_y, x2 + cell_x, y2 + cell_y
 
 
 def _snap(side: float) -> float:

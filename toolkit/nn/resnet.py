@@ -1,14 +1,13 @@
 """ResNet (He et al. 2016), its "vd" variant (He et al. 2019, arXiv:1812.01187) and ResNeXt (Xie et al. 2017).
 
 The norms are usually frozen: they keep the statistics of the official weights and are no more than a factor and an
-offset for each channel, which goes into the convolution.
+offset for each channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -200,24 +199,10 @@ class ConvNorm(nn.Layer):
         )
         self.norm = nn.BatchNorm2D(out_channels, use_global_stats=True if freeze else None)
         self.relu = relu
-        self.frozen = freeze
         if freeze:
             for parameter in self.norm.parameters():
                 parameter.stop_gradient = True
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._folded(x) if self.frozen and self.training else self.norm(self.conv(x))
+        x = self.norm(self.conv(x))
         return F.relu(x) if self.relu else x
-
-    def _folded(self, x: Tensor) -> Tensor:
-        """The frozen norm as part of the convolution: its maps are neither computed nor kept for the gradient."""
-        norm = self.norm
-        scale = norm.weight * paddle.rsqrt(norm._variance + norm._epsilon)
-        return F.conv2d(
-            x,
-            self.conv.weight * scale.reshape([-1, 1, 1, 1]),
-            norm.bias - norm._mean * scale,
-            stride=self.conv._stride,
-            padding=self.conv._padding,
-            groups=self.conv._groups,
-        )
