@@ -111,9 +111,9 @@ class SOLOv2(nn.Layer):
             cate_logits=cate_logits,
             kernels=kernels,
             mask_features=self.mask_head(features),
-            classes=[paddle.to_tensor(classes) for classes in batch["gt_class"]],
-            boxes=[paddle.to_tensor(boxes) for boxes in batch["gt_bbox"]],
-            masks=[paddle.to_tensor(masks) for masks in batch["gt_mask"]],
+            classes=batch["gt_class"],
+            boxes=batch["gt_bbox"],
+            masks=batch["gt_mask"],
             cells=self.cells,
         )
         return {"loss": losses["loss_ins"] + losses["loss_cate"], **losses}
