@@ -61,7 +61,7 @@ def fit(
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
-    batches = TrainBatches(dataset.train, recipe)
+    batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line))
     steps = len(batches)
     progress, identity = checkpoint.Progress(), _identity(dataset)
     if resume:
