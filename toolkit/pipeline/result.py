@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from toolkit.data.detections import Detections
+from toolkit.data.draw import draw_instances
 from toolkit.data.masks import Crop, crop_to_rle
-from toolkit.pipeline.draw import draw_instances
 from toolkit.pipeline.inputs import Picture
 
 Mask = NDArray[np.uint8]

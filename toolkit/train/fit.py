@@ -15,13 +15,13 @@ from paddle import Tensor, nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
+from toolkit.data.draw import draw_detections
 from toolkit.data.images import read_rgb
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics, evaluate
 from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
-from toolkit.pipeline.draw import draw_detections
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 from toolkit.train import checkpoint

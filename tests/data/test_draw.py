@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.pipeline.draw import colour_of, draw_instances
+from toolkit.data.draw import colour_of, draw_instances
 
 GROUND = np.full((120, 160, 3), 128, np.uint8)
 
