@@ -45,13 +45,13 @@ def assign(
         gt_exists: bool `[B, n]`, False for rows that only fill up a picture with fewer objects.
         candidates: how many predictions an object gets at most.
     """
-    ious = pairwise_iou(gt_bbox, boxes)  # [B, n, A]
+    ious = pairwise_iou(gt_bbox, boxes) * gt_exists.unsqueeze(-1).astype(boxes.dtype)  # [B, n, A]
     class_scores = paddle.take_along_axis(scores.transpose([0, 2, 1]), gt_class.unsqueeze(-1), axis=1)
     alignment = class_scores.pow(alpha) * ious.pow(beta)
-    inside = _inside(points, gt_bbox) & gt_exists.unsqueeze(-1)
+    inside = (_inside(points, gt_bbox) & gt_exists.unsqueeze(-1)).astype(boxes.dtype)
 
-    _, best = paddle.topk(alignment * inside.astype(alignment.dtype), min(candidates, alignment.shape[-1]), axis=-1)
-    chosen = paddle.put_along_axis(paddle.zeros_like(alignment), best, 1.0, axis=-1) * inside.astype(alignment.dtype)
+    _, best = paddle.topk(alignment * inside, min(candidates, alignment.shape[-1]), axis=-1)
+    chosen = paddle.put_along_axis(paddle.zeros_like(alignment), best, 1.0, axis=-1) * inside
 
     # A prediction that several objects want goes to the one it overlaps most.
     wanted = chosen.sum(axis=1)  # [B, A]

@@ -17,6 +17,7 @@ from paddle import Tensor, nn
 from toolkit.errors import UserError
 from toolkit.losses.box_mask import box_mask_loss, inside_box
 from toolkit.losses.dfl import distribution_focal_loss
+from toolkit.losses.focal import varifocal_loss
 from toolkit.losses.iou import giou
 from toolkit.losses.task_aligned import assign
 from toolkit.nn.csppan import CSPPAN
@@ -157,38 +158,31 @@ class PPYOLOESeg(nn.Layer):
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """`loss` and its parts `loss_cls`, `loss_iou`, `loss_dfl`, `loss_mask`; `loss_l1` is for the record."""
         p = self.predict(batch["image"])
-        gt = _Objects.of(batch)
-        scores = F.sigmoid(p.class_logits)
+        gt = Objects.of(batch)
         centres = p.points / p.strides
         boxes = _boxes(centres, self.yolo_head.distances(p.distance_logits))  # in cells, like all distances below
-        given = assign(scores.detach(), boxes.detach() * p.strides, p.points, gt.classes, gt.boxes, gt.exist)
-
-        labels = F.one_hot(paddle.take_along_axis(gt.classes, given.owner, axis=1), self.num_classes)
-        labels = labels * given.positive.unsqueeze(-1).astype("float32")
-        targets = labels * given.quality.unsqueeze(-1)
+        given = assign(
+            F.sigmoid(p.class_logits).detach(), boxes.detach() * p.strides, p.points, gt.classes, gt.boxes, gt.exist
+        )
         total = _mean_over_processes(given.quality.sum()).clip(min=1.0)
+
+        classes = F.one_hot(paddle.take_along_axis(gt.classes, given.owner, axis=1), self.num_classes).astype("bool")
+        targets = given.quality.unsqueeze(-1).expand_as(p.class_logits)
+        targets = paddle.where(classes & given.positive.unsqueeze(-1), targets, paddle.full_like(targets, -1.0))
 
         positive = given.positive.nonzero()  # [P, 2]: picture, prediction
         picture, prediction = positive.unbind(1)
-        obj = paddle.stack([picture, given.owner.gather_nd(positive)], axis=1)
+        owner = paddle.stack([picture, given.owner.gather_nd(positive)], axis=1)
         quality = given.quality.gather_nd(positive)
         stride = p.strides[prediction]
-        box, gt_box = boxes.gather_nd(positive), gt.boxes.gather_nd(obj) / stride
+        box, gt_box = boxes.gather_nd(positive), gt.boxes.gather_nd(owner) / stride
         gt_distances = _distances(centres[prediction], gt_box).clip(0, BINS - 1.01)
         dfl = distribution_focal_loss(p.distance_logits.gather_nd(positive), gt_distances).mean(-1)
-        per_picture = given.positive.sum(1).tolist()
-        logits = paddle.concat(
-            [
-                c @ prototypes
-                for c, prototypes in zip(
-                    p.coefficients.gather_nd(positive).split(per_picture), p.prototypes.flatten(2), strict=True
-                )
-            ]
-        ).reshape([-1, *p.prototypes.shape[2:]])
-        mask = box_mask_loss(logits, gt.masks[gt.index.gather_nd(obj)].astype("float32"), gt_box * stride / MASK_STRIDE)
+        gt_mask = gt.masks[gt.rows.gather_nd(owner)].astype("float32")
+        mask = box_mask_loss(_mask_logits(p, given.positive, positive), gt_mask, gt_box * stride / MASK_STRIDE)
 
         parts = {
-            "loss_cls": _varifocal(p.class_logits, scores, targets, labels) / total,
+            "loss_cls": varifocal_loss(p.class_logits, targets).sum() / total,
             "loss_iou": ((1 - giou(box, gt_box)) * quality).sum() / total,
             "loss_dfl": (dfl * quality).sum() / total,
             "loss_mask": mask.sum() / total,
@@ -220,7 +214,9 @@ class Head(nn.Layer):
         self.pred_reg = nn.LayerList(
             [nn.Conv2D(c, 4 * BINS, 3, padding=1, weight_attr=zero, bias_attr=one) for c in in_channels]
         )
-        self.pred_ins = nn.LayerList([nn.Conv2D(c, PROTOTYPES, 3, padding=1) for c in in_channels])
+        # Masks start undecided: with coefficients of size 1 their loss would drown all others for epochs.
+        small = nn.initializer.Normal(std=0.01)
+        self.pred_ins = nn.LayerList([nn.Conv2D(c, PROTOTYPES, 3, padding=1, weight_attr=small) for c in in_channels])
         self.proto = PrototypeBranch(in_channels[-1], mask_channels)
         # Fixed, and a layer only because the published weights hold it: the distance that each bin stands for.
         self.proj_conv = nn.Conv2D(BINS, 1, 1, bias_attr=False)
@@ -229,7 +225,8 @@ class Head(nn.Layer):
 
     def forward(self, levels: Sequence[Tensor]) -> Predictions:
         classes, distances, coefficients, points, strides = [], [], [], [], []
-        for i, (x, stride) in enumerate(zip(levels, STRIDES, strict=True)):
+        for i, stride in enumerate(STRIDES):
+            x = levels[i]
             mean = x.mean([2, 3], keepdim=True)
             classes.append(self.pred_cls[i](self.stem_cls[i](x, mean) + x).flatten(2))
             distances.append(self.pred_reg[i](self.stem_reg[i](x, mean)).flatten(2))
@@ -277,7 +274,7 @@ class PrototypeBranch(nn.Layer):
         return self.conv3(self.conv2(self.upsample(self.conv1(x))))
 
 
-class _Objects(NamedTuple):
+class Objects(NamedTuple):
     """The objects of a batch; where a picture has fewer than n, the rows after them repeat a placeholder."""
 
     classes: Tensor
@@ -286,13 +283,13 @@ class _Objects(NamedTuple):
     """`[B, n, 4]`, in network pixels."""
     exist: Tensor
     """bool `[B, n]`."""
-    index: Tensor
-    """int64 `[B, n]`: the object's row in `masks`."""
+    rows: Tensor
+    """int64 `[B, n]`: where in `masks` the object is."""
     masks: Tensor
     """uint8 `[objects + 1, h / 4, w / 4]`."""
 
     @classmethod
-    def of(cls, batch: dict[str, Any]) -> _Objects:
+    def of(cls, batch: dict[str, Any]) -> Objects:
         counts = np.array([len(classes) for classes in batch["gt_class"]])
         height, width = batch["image"].shape[2:]
         # The placeholder is the last row of each list; n is at least 1 so that no operator meets an empty axis.
@@ -302,12 +299,12 @@ class _Objects(NamedTuple):
         slots = np.arange(max(counts.max(), 1))
         exist = slots < counts[:, None]
         first = counts.cumsum() - counts
-        index = paddle.to_tensor(np.where(exist, first[:, None] + slots, counts.sum()))
+        rows = paddle.to_tensor(np.where(exist, first[:, None] + slots, counts.sum()))
         return cls(
-            classes=classes[index],
-            boxes=boxes[index],
+            classes=classes[rows],
+            boxes=boxes[rows],
             exist=paddle.to_tensor(exist),
-            index=index,
+            rows=rows,
             masks=masks[:, ::MASK_STRIDE, ::MASK_STRIDE],
         )
 
@@ -330,10 +327,12 @@ def _distances(centres: Tensor, boxes: Tensor) -> Tensor:
     return paddle.concat([centres - boxes[..., :2], boxes[..., 2:] - centres], axis=-1)
 
 
-def _varifocal(logits: Tensor, scores: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Varifocal loss (arXiv:2008.13367), summed: positives weigh their target, negatives 0.75 score squared."""
-    weight = 0.75 * scores.square() * (1 - labels) + targets
-    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="sum")
+def _mask_logits(p: Predictions, chosen: Tensor, positive: Tensor) -> Tensor:
+    """`[P, h / 4, w / 4]`: masks of the `chosen` (bool `[B, A]`) predictions, whose indices are `positive` `[P, 2]`."""
+    coefficients = p.coefficients.gather_nd(positive).split(chosen.sum(1).tolist())
+    # Picture by picture: one batched product would fill all up to the picture with the most objects.
+    masks = [c @ prototypes for c, prototypes in zip(coefficients, p.prototypes.flatten(2), strict=True)]
+    return paddle.concat(masks).reshape([-1, *p.prototypes.shape[2:]])
 
 
 def _mean_over_processes(value: Tensor) -> Tensor:

@@ -75,11 +75,13 @@ class CSPPAN(nn.Layer):
         self.pan_routes = nn.LayerList([ConvNorm(c, c, 3, stride=2) for c in out_channels[1:]])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        *finer, coarsest = features
-        down = [self.fpn_stages[0](coarsest)]
-        for route, stage, feature in zip(self.fpn_routes, list(self.fpn_stages)[1:], finer[::-1], strict=True):
-            down.append(stage(paddle.concat([upsample2x_nearest(route(down[-1])), feature], axis=1)))
-        up = [down.pop()]
-        for route, stage in zip(list(self.pan_routes)[::-1], list(self.pan_stages)[::-1], strict=True):
-            up.append(stage(paddle.concat([route(up[-1]), down.pop()], axis=1)))
+        coarse_first = features[::-1]
+        down = [self.fpn_stages[0](coarse_first[0])]
+        for i, route in enumerate(self.fpn_routes):
+            down.append(
+                self.fpn_stages[i + 1](paddle.concat([upsample2x_nearest(route(down[i])), coarse_first[i + 1]], 1))
+            )
+        up = down[-1:]
+        for i in range(len(self.pan_routes) - 1, -1, -1):
+            up.append(self.pan_stages[i](paddle.concat([self.pan_routes[i](up[-1]), down[i]], 1)))
         return up[::-1]
