@@ -32,10 +32,10 @@ class Exported:
     pictures: list[NDArray[np.uint8]]
 
 
-def recipe_of(name: str) -> Recipe:
+def recipe_of(name: str, *, size: tuple[int, int] = SIZE) -> Recipe:
     tree = {
-        "model": {"name": name, "options": TINY[name]},
-        "data": {"input_size": list(SIZE)},
+        "model": {"name": name},
+        "data": {"input_size": list(size)},
         "train": {
             "epochs": 1,
             "batch_size": 1,

@@ -60,7 +60,7 @@ class Agreement:
     def describe(self) -> str:
         return (
             f"{self.matched} of {self.rows} rows matched, score within {self.score:.1e}, box within {self.box:.3f} px, "
-            f"mask IoU mean {self.mask_iou_mean:.4f} (least {self.mask_iou_min:.3f}), {self.ms_per_picture:.0f} ms"
+            f"mask IoU mean {self.mask_iou_mean:.4f} (least {self.mask_iou_min:.3f})"
         )
 
 

@@ -77,7 +77,7 @@ def export_trained(
     if missing := missing_converter():
         console.print(f"no inference.onnx: {missing}; predictions run on Paddle")
     for backend, agreement in certificate.backends.items():
-        console.print(f"{backend}: {agreement.describe()}")
+        console.print(f"{backend}: {agreement.describe()}, {agreement.ms_per_picture:.0f} ms a picture")
     console.print(f"exported to {folder}")
 
     written = None
