@@ -12,12 +12,15 @@ from toolkit.recipe import Recipe, dump_recipe
 
 def write_card(folder: Path, *, recipe: Recipe, certificate: Certificate, run: Path | None) -> Path:
     """Write `README.md`: what the model is, how good it is, how it is used, how it came about."""
+    # Where its author keeps the pictures is nobody's business.
+    data = recipe.data.model_copy(update=dict.fromkeys(("path", "train_json", "val_json", "images")))
+    shown = dump_recipe(recipe.model_copy(update={"data": data}))
     sections = [
         _head(recipe),
         _figures(run),
         _agreement(certificate),
         _use(recipe),
-        f"## Training\n\nThe recipe, as it was run:\n\n```yaml\n{dump_recipe(recipe)}```",
+        f"## Training\n\nThe recipe, as it was run:\n\n```yaml\n{shown}```",
     ]
     path = folder / "README.md"
     path.write_text("\n\n".join(section for section in sections if section) + "\n", encoding="utf-8")

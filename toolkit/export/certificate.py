@@ -19,6 +19,7 @@ from toolkit.data.detections import Detections, place
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.errors import UserError
+from toolkit.export.static import captured
 from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
 from toolkit.pipeline.backends.paddle import PaddleInference
 from toolkit.pipeline.exported import Exported, read_exported
@@ -58,6 +59,8 @@ class Agreement:
         return missing <= max(1, round(self.rows * (1 - MATCHED))) and self.mask_iou_mean >= MASK_IOU
 
     def describe(self) -> str:
+        if not self.rows:
+            return "nothing found by the trained model, which shows little"
         return (
             f"{self.matched} of {self.rows} rows matched, score within {self.score:.1e}, box within {self.box:.3f} px, "
             f"mask IoU mean {self.mask_iou_mean:.4f} (least {self.mask_iou_min:.3f})"
@@ -95,8 +98,9 @@ def certify(
     truth, trained_ms = _run(lambda picture: _trained(model, picture), prepared)
     backends: dict[str, Agreement] = {}
     for name, load in _backends(exported).items():
-        backend = load()
-        found, ms = _run(lambda picture, b=backend: b([picture], threshold=0.0)[0], prepared)  # type: ignore[misc]
+        with captured():  # oneDNN prints what it looks into.
+            backend = load()
+            found, ms = _run(lambda picture, b=backend: b([picture], threshold=0.0)[0], prepared)  # type: ignore[misc]
         backends[name] = compare(truth, found, ms=ms)
     certificate = Certificate(exported.model_name, len(pictures), source, round(trained_ms, 1), backends)
     for name, agreement in backends.items():

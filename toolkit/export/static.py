@@ -17,6 +17,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from toolkit.data.preprocess import steps_of
+from toolkit.errors import UserError
 from toolkit.recipe import Data, Recipe
 
 
@@ -47,7 +48,7 @@ class Deployed(nn.Layer):
         self.model = model
         self.mask_clip = bool(getattr(model, "mask_clip", False))
         if getattr(model, "mask_frame", "image") != "image":
-            raise NotImplementedError("masks that cover the box instead of the network input")
+            raise UserError("this version does not export models whose masks cover a box instead of the picture")
 
     def forward(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return verbatim(self._detect, im_shape, image, scale_factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,8 @@ class PaddleInference:
         if exported.program is None or exported.parameters is None:
             raise UserError(f"{exported.folder}: has no inference.json (or .pdmodel) with inference.pdiparams")
         try:
+            import_module("toolkit.device")  # Paddle's first import, without its remarks
             from paddle.inference import Config, create_predictor
-
-            import toolkit.device  # noqa: F401  # so that Paddle is imported there first
         except ImportError:
             raise UserError("engine paddle: not installed; `pip install paddlepaddle`") from None
         config = Config(str(exported.program), str(exported.parameters))
