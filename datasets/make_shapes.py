@@ -85,7 +85,7 @@ def draw_picture(rng: np.random.Generator, index: int) -> tuple[NDArray[np.uint8
         if index == CROWD_AT:
             image, crowd = draw_crowd(rng, image)
             shapes.append(crowd)
-        for _ in range(int(rng.integers(2, 7))):
+        for _ in range(int(rng.integers(2, 6))):
             image, shapes = add_shape(rng, image, shapes)
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.8)))
     image += rng.normal(0, rng.uniform(2, 7), image.shape)
@@ -97,17 +97,17 @@ def background(rng: np.random.Generator, height: int, width: int) -> Rgb:
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     angle = rng.uniform(0, 2 * np.pi)
     ramp = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + 0.5
-    first, second = rng.uniform(40, 215, (2, 3))
+    first, second = rng.uniform(15, 115, (2, 3))
     image = first + (second - first) * ramp[..., None]
     if rng.random() < 0.5:
         angle, period = rng.uniform(0, np.pi), rng.uniform(0.04, 0.2)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
-        image += wave[..., None] * rng.uniform(5, 18)
-    coarse = rng.normal(0, rng.uniform(4, 16), (12, 12, 3))
+        image += wave[..., None] * rng.uniform(3, 10)
+    coarse = rng.normal(0, rng.uniform(3, 9), (12, 12, 3))
     image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         ends = rng.integers(0, (width, height), size=(2, 2)).tolist()
-        cv2.line(image, ends[0], ends[1], rng.uniform(20, 235, 3).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)
+        cv2.line(image, ends[0], ends[1], rng.uniform(20, 150, 3).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)
     return image
 
 
@@ -116,7 +116,7 @@ def add_shape(rng: np.random.Generator, image: Rgb, shapes: list[Shape]) -> tupl
     height, width = image.shape[:2]
     for _ in range(10):
         category = int(rng.integers(3))
-        radius = rng.uniform(11, 42)
+        radius = rng.uniform(17, 44)
         centre = rng.uniform(0, (width, height))
         mask = outline(rng, category, centre, radius, height, width)
         covered = [Shape(shape.category, shape.mask & ~mask, shape.whole, shape.crowd) for shape in shapes]
@@ -155,15 +155,22 @@ def paint(rng: np.random.Generator, image: Rgb, mask: Mask) -> Rgb:
     height, width = image.shape[:2]
     cover = mask.reshape(height, SUBPIXELS, width, SUBPIXELS).mean((1, 3))[..., None]
     behind = (image * cover).sum((0, 1)) / cover.sum()
-    colour = rng.uniform(10, 245, 3)
-    while np.abs(colour - behind).max() < 80:
-        colour = rng.uniform(10, 245, 3)
+    colour = bright_colour(rng)
+    while np.abs(colour - behind).max() < 70:
+        colour = bright_colour(rng)
     y, x = np.mgrid[0:height, 0:width]
     angle = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
     shade = rng.uniform(-0.35, 0.35) * (along - along.mean())
-    stripes = rng.uniform(0, 10) * np.sin(along * 2 * np.pi / rng.uniform(5, 20))
+    stripes = rng.uniform(0, 5) * np.sin(along * 2 * np.pi / rng.uniform(5, 20))
     return image + (colour + (shade + stripes)[..., None] - image) * cover
+
+
+def bright_colour(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Brighter than the backgrounds in at least one channel."""
+    colour = rng.uniform(30, 245, 3)
+    colour[rng.integers(3)] = rng.uniform(190, 245)
+    return colour
 
 
 def draw_crowd(rng: np.random.Generator, image: Rgb) -> tuple[Rgb, Shape]:
