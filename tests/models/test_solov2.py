@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from tests.golden import reference
 from tests.pictures import CLASSES, write_dataset
+from toolkit.errors import UserError
 from toolkit.models import build_model
 from toolkit.models.solov2 import TINY, SOLOv2, boxes_around, matrix_nms
 from toolkit.recipe import load_recipe
 
 SIDE = 96
 NAME = "SOLOv2"
-
-
-# ---------------------------------------------------------------- against PaddleDetection
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,13 @@ def test_training_equals_the_reference(full: SOLOv2, golden: Any) -> None:
         optimizer.clear_grad()
 
 
-# ---------------------------------------------------------------- a tiny variant
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [((250, 320), {}, "multiples of 32"), (None, {"grids": [40, 36]}, "must be 5 numbers")],
+)
+def test_what_cannot_be_built_is_refused(size: tuple[int, int] | None, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_model(NAME, 2, size, **options)
 
 
 def tiny(**overrides: Any) -> SOLOv2:
@@ -231,9 +235,6 @@ def test_masks_have_the_size_of_the_picture_without_its_padding(trained: SOLOv2)
     assert row[2:].tolist() == [x, y, x + width, y + height]
 
 
-# ---------------------------------------------------------------- parts
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_matrix_nms_follows_the_definition(seed: int) -> None:
@@ -282,9 +283,6 @@ def test_boxes_lie_around_the_enlarged_masks(seed: int) -> None:
 
 def test_an_empty_mask_has_an_empty_box() -> None:
     assert boxes_around(paddle.full([1, 2, 8, 8], -0.5)).tolist() == [[[0, 0, 0, 0]] * 2]
-
-
-# ---------------------------------------------------------------- export
 
 
 @pytest.fixture(scope="module")
@@ -351,9 +349,6 @@ def test_paddle_inference_agrees(
         config.disable_mkldnn()
     got = [output.numpy() for output in paddle.inference.create_predictor(config).run([expected[0]])]
     assert_same_instances(expected[1], got)
-
-
-# ---------------------------------------------------------------- learning
 
 
 @pytest.mark.slow

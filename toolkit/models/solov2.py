@@ -23,6 +23,7 @@ from paddle.nn.initializer import Constant, Normal
 
 from toolkit.data.detections import place
 from toolkit.data.masks import full
+from toolkit.errors import UserError
 from toolkit.losses.solo import MASK_STRIDE, Cells, solo_losses
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resize import resize_bilinear
@@ -35,33 +36,61 @@ SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
 LEAST_AREAS = (8, 8, 16, 32, 32)
 """Of each grid: a mask of no more pixels of the mask feature than this is noise."""
 
+DETECTIONS = 100
+"""Instances of a picture that come out at most."""
+
 TINY: dict[str, Any] = {
     "depth": 18,
     "width": 16,
     "grids": (12, 10, 8, 6, 4),
-    "fpn_channels": 64,
+    "pyramid_channels": 64,
     "head_channels": 64,
     "head_convs": 2,
     "mask_channels": (32, 64),
 }
 
 
-def build(name: str, *, num_classes: int, input_size: tuple[int, int] | None = None, **overrides: Any) -> SOLOv2:
-    """See `toolkit.models.build_model`; the network takes any input whose sides are multiples of 32."""
-    return SOLOv2(num_classes=num_classes, **overrides)
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    input_size: tuple[int, int] | None = None,
+    depth: int = 50,
+    width: int = 64,
+    pyramid_channels: int = 256,
+    grids: Sequence[int] = (40, 36, 24, 16, 12),
+    head_channels: int = 512,
+    head_convs: int = 4,
+    mask_channels: Sequence[int] = (128, 256),
+    freeze: bool = True,
+) -> SOLOv2:
+    """Build the model; it takes any input whose sides are multiples of 32.
+
+    Args:
+        depth, width, freeze: of the backbone, see `ResNet`.
+        grids: cells along each side of the five grids, finest first.
+        head_channels, head_convs: width and depth of the two branches of the head; the width a multiple of 32.
+        mask_channels: of the mask branch, and of the mask feature (the length of a kernel); multiples of 32.
+
+    Raises UserError for an `input_size` whose sides are not multiples of 32, and unless there are five grids.
+    """
+    if input_size and any(side % 32 for side in input_size):
+        raise UserError(f"{name}: data.input_size {list(input_size)}: both sides must be multiples of 32")
+    if len(grids) != len(SCALE_RANGES):
+        raise UserError(f"{name}: model.options.grids {list(grids)}: must be {len(SCALE_RANGES)} numbers, finest first")
+    return SOLOv2(
+        num_classes=num_classes,
+        backbone=ResNet(depth=depth, width=width, freeze=freeze),
+        pyramid_channels=pyramid_channels,
+        grids=grids,
+        head_channels=head_channels,
+        head_convs=head_convs,
+        mask_channels=mask_channels,
+    )
 
 
 class SOLOv2(nn.Layer):
-    """Instances by location.
-
-    Args:
-        depth, width: of the ResNet.
-        freeze: keep the backbone's stem, first stage and norms as they are (loaded).
-        grids: cells along each side of the five grids, finest first.
-        head_channels, head_convs: width and depth of the two branches of the head.
-        mask_channels: channels of the mask branch, and of the mask feature (the length of a kernel).
-        detections: instances of a picture that come out at most.
-    """
+    """In train mode a batch gives its losses, in eval mode its instances. For the arguments see `build`."""
 
     mask_clip = False
 
@@ -69,30 +98,29 @@ class SOLOv2(nn.Layer):
         self,
         *,
         num_classes: int,
-        depth: int = 50,
-        width: int = 64,
-        freeze: bool = True,
-        grids: Sequence[int] = (40, 36, 24, 16, 12),
-        fpn_channels: int = 256,
-        head_channels: int = 512,
-        head_convs: int = 4,
-        mask_channels: tuple[int, int] = (128, 256),
-        detections: int = 100,
+        backbone: ResNet,
+        pyramid_channels: int,
+        grids: Sequence[int],
+        head_channels: int,
+        head_convs: int,
+        mask_channels: Sequence[int],
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(depth=depth, width=width, freeze=freeze)
-        self.neck = FPN(in_channels=self.backbone.out_channels, out_channels=fpn_channels)
+        self.backbone = backbone
+        self.neck = FPN(in_channels=backbone.out_channels, out_channels=pyramid_channels)
         self.solov2_head = SOLOv2Head(
             num_classes=num_classes,
-            in_channels=fpn_channels,
+            in_channels=pyramid_channels,
             channels=head_channels,
             convs=head_convs,
             kernel_channels=mask_channels[1],
             grids=grids,
         )
-        self.mask_head = MaskHead(in_channels=fpn_channels, channels=mask_channels[0], out_channels=mask_channels[1])
+        self.mask_head = MaskHead(
+            in_channels=pyramid_channels, channels=mask_channels[0], out_channels=mask_channels[1]
+        )
         self.grids = tuple(grids)
-        self.detections = min(detections, num_classes * sum(g * g for g in grids))
+        self.detections = min(DETECTIONS, num_classes * sum(g * g for g in grids))
         self.cells = Cells.of(grids=grids, scale_ranges=SCALE_RANGES)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -107,15 +135,18 @@ class SOLOv2(nn.Layer):
         """
         features = self.neck(self.backbone(batch["image"]))
         cate_logits, kernels = self.solov2_head(features)
-        losses = solo_losses(
-            cate_logits=cate_logits,
-            kernels=kernels,
-            mask_features=self.mask_head(features),
-            classes=batch["gt_class"],
-            boxes=batch["gt_bbox"],
-            masks=batch["gt_mask"],
-            cells=self.cells,
-        )
+        mask_features = self.mask_head(features)
+        # Sums over whole masks need the full precision; under AMP the network gives less.
+        with paddle.amp.auto_cast(enable=False):
+            losses = solo_losses(
+                cate_logits=cate_logits.astype("float32"),
+                kernels=kernels.astype("float32"),
+                mask_features=mask_features.astype("float32"),
+                classes=batch["gt_class"],
+                boxes=batch["gt_bbox"],
+                masks=batch["gt_mask"],
+                cells=self.cells,
+            )
         return {"loss": losses["loss_ins"] + losses["loss_cate"], **losses}
 
     def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -200,12 +231,15 @@ class GroupNorm(nn.GroupNorm):
         if paddle.in_dynamic_mode():
             return super().forward(x)
         # paddle2onnx 2.1.0 writes the operator with an uninitialised epsilon: in a graph it is spelt out.
-        groups = x.reshape([0, self._num_groups, -1])
-        mean = groups.mean(axis=2, keepdim=True)
-        scale = paddle.rsqrt((groups - mean).square().mean(axis=2, keepdim=True) + self._epsilon)
-        weight = self.weight.reshape([1, self._num_groups, -1]) * scale
-        bias = self.bias.reshape([1, self._num_groups, -1]) - mean * weight
-        return x * weight.reshape([-1, x.shape[1], 1, 1]) + bias.reshape([-1, x.shape[1], 1, 1])
+        centred = x - self._average(x)
+        scale = paddle.rsqrt(self._average(centred.square()) + self._epsilon)
+        return centred * (scale * self.weight.reshape([1, -1, 1, 1])) + self.bias.reshape([1, -1, 1, 1])
+
+    def _average(self, x: Tensor) -> Tensor:
+        """Of each channel's group: `[B, C, 1, 1]`."""
+        channels = x.shape[1] // self._num_groups
+        groups = F.adaptive_avg_pool2d(x, 1).reshape([-1, self._num_groups, channels])
+        return (groups.sum(axis=2, keepdim=True) / channels).tile([1, 1, channels]).reshape([-1, x.shape[1], 1, 1])
 
 
 class SOLOv2Head(nn.Layer):
