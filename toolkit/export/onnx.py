@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from toolkit.export.static import captured, trace, verbatim
+from toolkit.export.static import trace, verbatim
+from toolkit.quiet import captured
 from toolkit.recipe import Data
 
 OPSET = 17

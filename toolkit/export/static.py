@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import paddle
@@ -18,6 +14,7 @@ from paddle.static import InputSpec
 
 from toolkit.data.preprocess import steps_of
 from toolkit.errors import UserError
+from toolkit.quiet import captured
 from toolkit.recipe import Data, Recipe
 
 
@@ -145,25 +142,3 @@ def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_cli
     }
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (folder / "inference.yml").write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def captured() -> Iterator[Callable[[], str]]:
-    """Keep what C++ prints off the screen; what is yielded returns it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with TemporaryFile() as file:
-        text = ""
-        saved = [os.dup(1), os.dup(2)]
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: text
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
-            file.seek(0)
-            text = file.read().decode(errors="replace")

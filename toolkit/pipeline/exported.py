@@ -42,6 +42,11 @@ class Exported:
     def parameters(self) -> Path | None:
         return self._existing("inference.pdiparams")
 
+    @property
+    def certified(self) -> bool:
+        """Whether it was found to be right on every backend, oneDNN included."""
+        return self._existing("certificate.json") is not None
+
     def _existing(self, name: str) -> Path | None:
         path = self.folder / name
         return path if path.is_file() else None

@@ -1,0 +1,38 @@
+"""Keeping native libraries off the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from tempfile import TemporaryFile
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[Callable[[], str]]:
+    """Keep what C++ prints off the screen; what is yielded returns it."""
+    _flush()
+    with TemporaryFile() as file:
+        text = ""
+        saved = [os.dup(1), os.dup(2)]
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: text
+        finally:
+            _flush()
+            for number, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # C keeps what it prints in a buffer of its own; Windows does not hand out its library under this name.
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
