@@ -227,7 +227,7 @@ class Head(nn.Layer):
         classes, distances, coefficients, points, strides = [], [], [], [], []
         for i, stride in enumerate(STRIDES):
             x = levels[i]
-            mean = x.mean([2, 3], keepdim=True)
+            mean = F.adaptive_avg_pool2d(x, 1)
             classes.append(self.pred_cls[i](self.stem_cls[i](x, mean) + x).flatten(2))
             distances.append(self.pred_reg[i](self.stem_reg[i](x, mean)).flatten(2))
             coefficients.append(self.pred_ins[i](self.stem_ins[i](x, mean) + x).flatten(2))
