@@ -31,7 +31,7 @@ class Result(dict[str, Any]):
     """
 
     def __init__(self, picture: Picture, found: Detections, labels: list[str]) -> None:
-        height, width = found.size
+        height, width = map(float, found.size)
         boxes: list[dict[str, Any]] = []
         masks: list[Mask] = []
         for box, score, label, crop in zip(
@@ -112,8 +112,7 @@ class Result(dict[str, Any]):
     def save_to_json(self, save_path: str | Path, indent: int | None = 4, ensure_ascii: bool = False) -> Path:
         """Write the JSON to `save_path`, or, where that is a folder, to `<input>_res.json` in it; returns the file."""
         path = self._target(save_path, "application/json", ".json")
-        # One row of a mask per line: with every pixel on a line of its own, nobody can open the file.
-        masks = ",\n".join(json.dumps(mask.tolist()).replace("], [", "],\n[") for mask in self["masks"])
+        masks = ",\n".join(_mask_as_json(mask) for mask in self["masks"])
         text = json.dumps({**self._plain(), "masks": []}, indent=indent, ensure_ascii=ensure_ascii)
         head, tail = text.rsplit("[]", 1)
         path.write_text(f"{head}[{masks}]{tail}", encoding="utf-8")
@@ -157,6 +156,19 @@ def _cut(crop: Crop, box: tuple[int, int, int, int]) -> Mask:
         inside = crop.mask[top - crop.y : bottom - crop.y, left - crop.x : right - crop.x]
         result[top - y1 : bottom - y1, left - x1 : right - x1] = inside
     return result
+
+
+def _mask_as_json(mask: Mask) -> str:
+    """`[[0,1],[1,1]]`, a row to a line: nobody can open a file with a pixel to a line, and json.dumps takes seconds."""
+    height, width = mask.shape
+    if not mask.size:
+        return json.dumps(mask.tolist())
+    text = np.full((height, 2 * width + 3), ord(","), np.uint8)
+    text[:, 0] = ord("[")
+    text[:, 1 : 2 * width : 2] = mask + ord("0")
+    text[:, 2 * width] = ord("]")
+    text[:, -1] = ord("\n")
+    return f"[{text.tobytes()[:-2].decode('ascii')}]"
 
 
 def _name_of(path: str | None) -> str:
