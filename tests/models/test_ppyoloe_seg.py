@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.golden import reference
+from tests.pictures import write_dataset
+from toolkit.data.coco import find_dataset
+from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
+from toolkit.evaluate.ap import evaluate
+from toolkit.evaluate.detect import detect
 from toolkit.models import build_model
 from toolkit.models.ppyoloe_seg import TINY, Objects, PPYOLOESeg
+from toolkit.recipe import load_recipe
+from toolkit.train.fit import to_tensors
 
 NAME = "PP-YOLOE_seg-S"
 SIDE = 64
@@ -259,3 +267,24 @@ def test_the_exported_part_has_no_interpolation() -> None:
     names = {op.name() for op in program.global_block().ops}
     assert "pd_op.conv2d" in names
     assert not any("interp" in name for name in names)
+
+
+@pytest.mark.slow
+def test_eight_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
+    split = find_dataset(write_dataset(tmp_path / "data", train=8, val=1, side=128)).train
+    recipe = load_recipe(NAME, {"data.input_size": [128, 160], "data.train_transforms": [], "data.workers": 0})
+    paddle.seed(0)
+    model = build_model(NAME, len(split.classes))
+    optimizer = paddle.optimizer.AdamW(
+        2e-3, parameters=model.parameters(), grad_clip=paddle.nn.ClipGradByGlobalNorm(1.0)
+    )
+    model.train()
+    batches = TrainBatches(split, recipe)
+    for epoch in range(90):
+        if epoch == 60:
+            optimizer.set_lr(2e-4)
+        for batch in batches.epoch(epoch):
+            model(to_tensors(batch))["loss"].backward()
+            optimizer.step()
+            optimizer.clear_grad()
+    assert evaluate(detect(model, eval_batches(split, recipe)), split).mask_ap > 0.8
