@@ -17,10 +17,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Paddle sets one thread unless told otherwise before its import.
+# What has to be said before Paddle is imported.
+# It sets one thread unless told otherwise.
 os.environ.setdefault(
     "OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 )
+
+
+def _fast_path() -> str | None:
+    """The instructions that MKL should use on AMD's processors: 7 for AVX-512, 5 for AVX2.
+
+    The MKL that Paddle bundles knows Intel's alone and multiplies matrices two to four times slower elsewhere.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            text = file.read(4096)
+    except OSError:
+        return None
+    if "AuthenticAMD" not in text:
+        return None
+    return "7" if "avx512f" in text else "5" if "avx2" in text else None
+
+
+if _instructions := _fast_path():
+    os.environ.setdefault("MKL_DEBUG_CPU_TYPE", _instructions)
 
 
 def __getattr__(name: str) -> Any:

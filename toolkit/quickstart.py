@@ -24,8 +24,8 @@ from toolkit.zoo import MODELS
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "ppyoloe_seg": {
         "data.input_size": [192, 192],
-        "data.train_transforms": [{"HorizontalFlip": {"p": 0.5}}],
-        "train.epochs": 14,
+        "data.train_transforms": [{"D4": {"p": 1.0}}],
+        "train.epochs": 24,
         "train.batch_size": 4,
         "train.lr": 1.5e-3,
         "train.lr_batch_size": 4,
@@ -33,7 +33,7 @@ FROM_SCRATCH: dict[str, dict[str, Any]] = {
         "train.schedule": {"name": "cosine", "warmup_steps": 50},
         "train.clip_norm": 1.0,
         "train.ema": {"decay": 0.98},
-        "train.eval_every": 7,
+        "train.eval_every": 8,
     },
 }
 
@@ -85,7 +85,8 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
             result.save_to_json(output / "results")
             pictures.append(result.save_to_img(output / "results"))
 
-    table = Table(title=f"{model} on held-out pictures", title_justify="left", show_header=False)
+    console.print(f"[bold]{model} on {metrics.pictures} held-out pictures[/bold]")
+    table = Table(show_header=False)
     table.add_row("mask AP", percent(metrics.mask["AP"]))
     table.add_row("box AP", percent(metrics.box["AP"]))
     for title, seconds in times.items():

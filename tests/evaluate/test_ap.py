@@ -147,7 +147,7 @@ def test_the_table_says_not_available(split: Split, capsys: pytest.CaptureFixtur
     from rich.console import Console
 
     metrics = evaluate(((p.id, _nothing(p.height, p.width)) for p in split.pictures), split)
-    Console(width=80).print(table_of(metrics, title="t"))
+    Console(width=80).print(table_of(metrics))
     printed = capsys.readouterr().out
     assert "AP large" in printed
     assert "n/a" in printed

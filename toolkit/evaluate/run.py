@@ -69,16 +69,17 @@ def evaluate_trained(
     file = folder / "evaluate_result.json"
     file.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
     console = Console()
-    console.print(table_of(metrics, title=f"{recipe.model.name} on {metrics.pictures} pictures"))
+    console.print(f"{recipe.model.name} on {metrics.pictures} pictures, per cent")
+    console.print(table_of(metrics))
     console.print(
         f"{metrics.detections} detections in {seconds:.1f} s; written to {file}", soft_wrap=True, highlight=False
     )
     return metrics
 
 
-def table_of(metrics: Metrics, *, title: str) -> Table:
+def table_of(metrics: Metrics) -> Table:
     """The headline figures and the AP of each class, in per cent."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for heading, justify in (("", "left"), ("mask", "right"), ("box", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     names = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP small", "APm": "AP medium", "APl": "AP large"}
