@@ -93,7 +93,7 @@ class Evaluator:
 
     def _ground_truth(self) -> COCO:
         pictures = [picture for picture in self.split.pictures if picture.id in self._seen]
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for picture in pictures:
             for annotation in picture.annotations:
                 x1, y1, x2, y2 = annotation.bbox
