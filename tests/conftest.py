@@ -1,5 +1,5 @@
 import os
 
-# The golden figures were measured with MKL's general instructions. The fast ones that toolkit/__init__.py asks for
-# sum in another order, which moves losses that depend on a matching by up to 0.4 %. Processes that tests start are free.
+# The golden figures were measured with the general instructions of MKL. The fast ones, which toolkit/__init__.py asks
+# for, sum in another order; that moves losses behind a matching by up to 0.4 %. Processes that tests start are free.
 os.environ["MKL_DEBUG_CPU_TYPE"] = ""
