@@ -41,15 +41,17 @@ class Options:
     """Size of PP-HGNetV2."""
     width: float = 1.0
     """Factor of the backbone's channels."""
-    dim: int = 256
+    encoder_dim: int = 256
     attended: int = 2
     """The level that the encoder's attention runs on; 0 is stride 8."""
     encoder_layers: int = 1
     encoder_feedforward: int = 1024
     expansion: float = 1.0
-    """Width inside the blocks of the feature pyramid, in terms of `dim`."""
+    """Width inside the blocks of the feature pyramid, in terms of `encoder_dim`."""
     mask_channels: Sequence[int] = (64, 64)
     prototypes: int = 128
+    dim: int = 256
+    """Width of the decoder."""
     queries: int = 300
     decoder_layers: int = 6
     decoder_feedforward: int = 1024
@@ -79,15 +81,21 @@ MODELS = {
     "Mask-RT-DETR-M": Options(backbone="M", attended=1, expansion=0.5),
     "Mask-RT-DETR-L": Options(backbone="L", backbone_lr=0.05, prototypes=32),
     "Mask-RT-DETR-X": Options(
-        backbone="X", backbone_lr=0.01, dim=384, encoder_feedforward=2048, mask_channels=(128, 128)
+        backbone="X", backbone_lr=0.01, encoder_dim=384, encoder_feedforward=2048, mask_channels=(128, 128)
     ),
     "Mask-RT-DETR-H": Options(
-        backbone="H", backbone_lr=0.01, dim=512, encoder_layers=2, encoder_feedforward=2048, mask_channels=(256, 128)
+        backbone="H",
+        backbone_lr=0.01,
+        encoder_dim=512,
+        encoder_layers=2,
+        encoder_feedforward=2048,
+        mask_channels=(256, 128),
     ),
 }
 
 TINY: dict[str, Any] = {
     "width": 0.25,
+    "encoder_dim": 64,
     "dim": 64,
     "encoder_feedforward": 128,
     "mask_channels": [32, 32],
@@ -156,7 +164,7 @@ class MaskRTDETR(nn.Layer):
         inner, outer = options.mask_channels
         self.neck = MaskHybridEncoder(
             self.backbone.channels,
-            dim=options.dim,
+            dim=options.encoder_dim,
             attended=options.attended,
             layers=options.encoder_layers,
             heads=options.heads,
@@ -212,7 +220,7 @@ class MaskRTDETR(nn.Layer):
 
     def _losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         image = batch["image"]
-        objects = _objects(batch, height=image.shape[2], width=image.shape[3])
+        objects = self._objects_of(batch)
         copies = self._copies(objects)
         *levels, features = self.neck(self.backbone(image))
         predictions = self.transformer(levels, features, copies)
@@ -243,6 +251,18 @@ class MaskRTDETR(nn.Layer):
                 losses |= _named(restoring, suffix="_dn")
         return losses | {"loss": paddle.add_n(list(losses.values()))}
 
+    @staticmethod
+    def _objects_of(batch: dict[str, Any]) -> Objects:
+        height, width = batch["image"].shape[2:]
+        boxes = paddle.concat([own.reshape([-1, 4]) for own in batch["gt_bbox"]]).astype("float32")
+        low, high = (boxes / paddle.to_tensor([width, height, width, height], "float32")).chunk(2, axis=-1)
+        return Objects(
+            counts=[len(classes) for classes in batch["gt_class"]],
+            classes=paddle.concat([own.flatten() for own in batch["gt_class"]]).astype("int64"),
+            boxes=paddle.concat([(low + high) / 2, high - low], axis=-1),
+            masks=paddle.concat([own.reshape([-1, height, width]) for own in batch["gt_mask"]]).astype("float32"),
+        )
+
     @paddle.no_grad()
     def _copies(self, objects: Objects) -> Copies | None:
         """Copies of the objects with some classes wrong and all boxes moved (DN-DETR, Li et al. 2022)."""
@@ -270,7 +290,7 @@ class _Transformer(nn.Layer):
         dim = options.dim
         self.queries = options.queries
         self.true_aspect = options.true_aspect
-        self.input_proj = nn.LayerList([_projection(dim) for _ in STRIDES])
+        self.input_proj = nn.LayerList([_projection(options.encoder_dim, dim) for _ in STRIDES])
         self.decoder = _Decoder(options)
         self.denoising_class_embed = nn.Embedding(num_classes, dim, weight_attr=nn.initializer.Normal())
         self.query_pos_head = _MLP(4, 2 * dim, dim, layers=2)
@@ -389,8 +409,8 @@ class _MLP(nn.Layer):
         return self.layers[-1](x)
 
 
-def _projection(dim: int) -> nn.Sequential:
-    conv = nn.Conv2D(dim, dim, 1, weight_attr=nn.initializer.XavierUniform(), bias_attr=False)
+def _projection(in_channels: int, dim: int) -> nn.Sequential:
+    conv = nn.Conv2D(in_channels, dim, 1, weight_attr=nn.initializer.XavierUniform(), bias_attr=False)
     return nn.Sequential(("conv", conv), ("norm", nn.BatchNorm2D(dim)))
 
 
@@ -427,19 +447,6 @@ def _logit(x: Tensor) -> Tensor:
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index` `[B, K]` of `x` `[B, T, D]`: `[B, K, D]`."""
     return paddle.take_along_axis(x, index.unsqueeze(-1), axis=1)
-
-
-def _objects(batch: dict[str, Any], *, height: int, width: int) -> Objects:
-    counts = [len(classes) for classes in batch["gt_class"]]
-    boxes = paddle.concat([own.reshape([-1, 4]) for own in batch["gt_bbox"]]).astype("float32")
-    boxes = boxes / paddle.to_tensor([width, height, width, height], "float32")
-    low, high = boxes.chunk(2, axis=-1)
-    return Objects(
-        counts=counts,
-        classes=paddle.concat([own.flatten() for own in batch["gt_class"]]).astype("int64"),
-        boxes=paddle.concat([(low + high) / 2, high - low], axis=-1),
-        masks=paddle.concat([own.reshape([-1, height, width]) for own in batch["gt_mask"]]).astype("float32"),
-    )
 
 
 def _padded(rows: Tensor, counts: Sequence[int], padding: Sequence[int], *, value: float) -> Tensor:
