@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolkit.errors import UserError
@@ -119,6 +119,7 @@ def test_a_section_cannot_be_set_below_a_value(recipe_file: Path) -> None:
         load_recipe(recipe_file, {"train.epochs.more": 3})
 
 
+@example(epochs=1, lr=1.0, size=(1, 1), classes=["\x85", "a\u2028b"])
 @given(
     epochs=st.integers(1, 500),
     lr=st.floats(1e-6, 1.0),

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-import yaml
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from toolkit.data.preprocess import steps_of
 from toolkit.errors import UserError
 from toolkit.quiet import captured
-from toolkit.recipe import Data, Recipe
+from toolkit.recipe import Data, Recipe, dump_yaml
 
 
 @paddle.jit.not_to_static
@@ -140,5 +139,4 @@ def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_cli
         "label_list": list(recipe.classes),
         "FastGraph": {"mask_frame": mask_frame, "mask_clip": mask_clip},
     }
-    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-    (folder / "inference.yml").write_text(text, encoding="utf-8")
+    (folder / "inference.yml").write_text(dump_yaml(description), encoding="utf-8")

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.errors import UserError
+from toolkit.recipe import dump_yaml
 from toolkit.zoo import MODELS
 
 NAME = "instance_segmentation"
@@ -131,9 +132,7 @@ def dump_pipeline_config(*, model_name: str, model_dir: Path, threshold: float) 
         "batch_size": 1,
         "threshold": threshold,
     }
-    return yaml.safe_dump(
-        {"pipeline_name": NAME, "SubModules": {"InstanceSegmentation": module}}, sort_keys=False, allow_unicode=True
-    )
+    return dump_yaml({"pipeline_name": NAME, "SubModules": {"InstanceSegmentation": module}})
 
 
 def _read(path: Path) -> Mapping[str, Any]:
