@@ -36,7 +36,9 @@ def _fast_path() -> str | None:
         return None
     if "AuthenticAMD" not in text:
         return None
-    return "7" if "avx512f" in text else "5" if "avx2" in text else None
+    if all(f"avx512{part}" in text for part in ("f", "bw", "dq", "vl")):
+        return "7"
+    return "5" if "avx2" in text else None
 
 
 if _instructions := _fast_path():
