@@ -312,6 +312,8 @@ def test_what_is_wrong_is_named() -> None:
         build_model("Mask-RT-DETR-S", 3, querys=10)
     with pytest.raises(UserError, match="input size 600 x 640 must be multiples of 32"):
         build_model("Mask-RT-DETR-S", 3, (600, 640))
+    with pytest.raises(UserError, match="input of 64 x 80: sides must be fixed, and multiples of 32"):
+        tiny()(make_batch(TWO, size=(64, 80)))
 
 
 def test_the_tiny_variant_fits_a_recipe() -> None:

@@ -186,7 +186,7 @@ class MaskRTDETR(nn.Layer):
         `[B, K, 4]` (x1 y1 x2 y2 in pixels of the input), scores `[B, K]`, labels `[B, K]`, mask logits
         `[B, K, h / 4, w / 4]`, which cover the whole input."""
         height, width = image.shape[2:]
-        *levels, features = self.neck(self.backbone(image))
+        *levels, features = self._features(image)
         last = self.transformer(levels, features)[-1]
         count = min(DETECTIONS, last.logits.shape[1] * self.num_classes)
         scores, index = paddle.topk(F.sigmoid(last.logits).flatten(1), count, axis=1)
@@ -194,6 +194,14 @@ class MaskRTDETR(nn.Layer):
         boxes = corners(_take(last.boxes, query)) * paddle.to_tensor([width, height, width, height], "float32")
         masks = paddle.matmul(_take(last.masks, query), features.flatten(2))
         return boxes, scores, label, masks.reshape([-1, count, *features.shape[2:]])
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        """Three levels of the encoder, and the mask features."""
+        height, width = image.shape[2:]
+        if height % 32 or width % 32:  # -1, a size left open in an exported graph, is none either
+            raise UserError(f"Mask-RT-DETR: input of {height} x {width}: sides must be fixed, and multiples of 32")
+        features: list[Tensor] = self.neck(self.backbone(image))
+        return features
 
     def _detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         image = batch["image"]
@@ -222,7 +230,7 @@ class MaskRTDETR(nn.Layer):
         image = batch["image"]
         objects = self._objects_of(batch)
         copies = self._copies(objects)
-        *levels, features = self.neck(self.backbone(image))
+        *levels, features = self._features(image)
         predictions = self.transformer(levels, features, copies)
         # Matching and sampling need the full precision; under AMP the network gives less.
         with paddle.amp.auto_cast(enable=False):
