@@ -143,6 +143,8 @@ def _replacing(out: Path) -> Iterator[Path]:
         new.rename(out)
         shutil.rmtree(old, ignore_errors=True)
     finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
         shutil.rmtree(new, ignore_errors=True)
 
 
