@@ -206,17 +206,21 @@ class MaskRCNN(nn.Layer):
         im_shape = batch["im_shape"].astype("float32")
         objects = Objects.of(batch)
         levels = self._levels(batch["image"])
-        anchors = self.rpn_head(levels)
         candidates, keep = self.train_proposals
-        boxes, scores = self.rpn_head.propose(anchors, im_shape, candidates=candidates, keep=keep)
+        boxes, scores = self.rpn_head(levels, im_shape, candidates=candidates, keep=keep)
         # Proposals are poor at first: the objects' own boxes are learnt from as well.
         boxes = paddle.concat([boxes, objects.boxes], axis=1)
         exist = paddle.concat([scores > 0, objects.present], axis=1)
         targets = targets_of(boxes, exist, objects, overlap=0.5, num_classes=self.num_classes)
         targets = sampled(targets, count=512, most_positive=128, num_classes=self.num_classes, how=self.sampling)
-        parts = self.rpn_head.losses(anchors, objects)
+        parts = self.rpn_head.losses(levels, objects)
         box_parts, shared = self.bbox_head.losses(levels, targets, objects, im_shape)
         parts.update(box_parts)
+        if shared is not None and self.sampling == "first":
+            # In the reference, whose figures `first` is there to reproduce, the C4 model takes the features for every
+            # picture's masks from the first picture.
+            features, index = shared
+            shared = paddle.gather(features, index % targets.used.shape[1]), index
         parts["loss_mask"] = self.mask_head.loss(levels, targets, batch["gt_mask"], shared=shared)
         return {"loss": sum(parts.values()), **parts}
 
@@ -236,7 +240,7 @@ class MaskRCNN(nn.Layer):
             im_shape = paddle.concat(size, axis=1)
         levels = self._levels(image)
         candidates, keep = self.test_proposals
-        boxes, scores = self.rpn_head.propose(self.rpn_head(levels), im_shape, candidates=candidates, keep=keep)
+        boxes, scores = self.rpn_head(levels, im_shape, candidates=candidates, keep=keep)
         boxes, scores, labels = self.bbox_head.predict(levels, boxes, scores > 0, im_shape)
         masks = self.mask_head.predict(
             levels, boxes, scores > 0, labels, through=None if self.neck is not None else self.bbox_head.head

@@ -54,7 +54,8 @@ def region_features(
         rois = paddle.gather(boxes.reshape([-1, 4]), index)
         parts.append(roi_align(features[i], rois, count, resolution, 1 / stride, aligned=False))
         order.append(index)
-    return paddle.concat(parts), paddle.concat(order)
+    back = paddle.argsort(paddle.concat(order))
+    return paddle.gather(paddle.concat(parts), back), paddle.gather(paddle.concat(order), back)
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
