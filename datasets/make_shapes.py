@@ -116,20 +116,20 @@ def add_shape(rng: np.random.Generator, image: Rgb, shapes: list[Shape]) -> tupl
     height, width = image.shape[:2]
     for _ in range(10):
         category = int(rng.integers(3))
-        radius = rng.uniform(17, 44)
-        centre = rng.uniform(0, (width, height))
+        radius = rng.uniform(22, 50)
+        centre = rng.uniform(0.4 * radius, (width - 0.4 * radius, height - 0.4 * radius))
         mask = outline(rng, category, centre, radius, height, width)
         covered = [Shape(shape.category, shape.mask & ~mask, shape.whole, shape.crowd) for shape in shapes]
-        new = Shape(category, mask, max(int(mask.sum()), round(2.0 * (radius * SUBPIXELS) ** 2)))
+        new = Shape(category, mask, max(int(mask.sum()), round(1.2 * (radius * SUBPIXELS) ** 2)))
         if all(well_visible(shape) for shape in (*covered, new)):
             return paint(rng, image, mask), [*covered, new]
     return image, shapes
 
 
 def well_visible(shape: Shape) -> bool:
-    """Whether one can tell what it is: at least 45 % and 120 pixels of it."""
+    """Whether one can tell what it is: at least 60 % and 120 pixels of it."""
     area = int(shape.mask.sum())
-    return area >= 0.45 * shape.whole and area >= 120 * SUBPIXELS**2
+    return area >= 0.6 * shape.whole and area >= 120 * SUBPIXELS**2
 
 
 def outline(

@@ -23,17 +23,17 @@ from toolkit.zoo import MODELS
 # What lets a model learn from scratch within minutes on a CPU; fine-tuning, which the recipes are for, is gentler.
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "ppyoloe_seg": {
-        "data.input_size": [192, 192],
+        "data.input_size": [160, 160],
         "data.train_transforms": [{"D4": {"p": 1.0}}],
-        "train.epochs": 24,
+        "train.epochs": 20,
         "train.batch_size": 4,
-        "train.lr": 1.5e-3,
+        "train.lr": 2.0e-3,
         "train.lr_batch_size": 4,
         "train.optimizer": {"name": "AdamW", "weight_decay": 1e-4},
         "train.schedule": {"name": "cosine", "warmup_steps": 50},
         "train.clip_norm": 1.0,
         "train.ema": {"decay": 0.98},
-        "train.eval_every": 8,
+        "train.eval_every": 10,
     },
 }
 

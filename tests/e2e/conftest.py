@@ -17,12 +17,12 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 TINY = {"PP-YOLOE_seg-S": ppyoloe_seg.TINY, "Mask-RT-DETR-S": mask_rtdetr.TINY}
 
 
-def run_in(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `seg-tune ARGUMENTS` in `folder` and insist on its exit code."""
+def run_in(folder: Path, *arguments: str, code: int = 0, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """Run `seg-tune ARGUMENTS` in `folder` and insist on its exit code; `timeout` in seconds."""
     command = [sys.executable, "-m", "toolkit.cli.main", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "MKL_DEBUG_CPU_TYPE"}
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=environment
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False, env=environment
     )
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
