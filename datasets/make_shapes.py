@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as codec
 
 CLASSES = ("circle", "rectangle", "triangle")
-PICTURES = {"train": 150, "val": 40}
+PICTURES = {"train": 240, "val": 40}
 SEEDS = {"train": 1, "val": 2}
 SUBPIXELS = 4
 """Shapes are drawn at this multiple of the size: smooth edges, outlines finer than a pixel."""

@@ -25,15 +25,15 @@ FROM_SCRATCH: dict[str, dict[str, Any]] = {
     "ppyoloe_seg": {
         "data.input_size": [160, 160],
         "data.train_transforms": [{"D4": {"p": 1.0}}],
-        "train.epochs": 20,
+        "train.epochs": 13,
         "train.batch_size": 4,
-        "train.lr": 2.0e-3,
+        "train.lr": 1.5e-3,
         "train.lr_batch_size": 4,
         "train.optimizer": {"name": "AdamW", "weight_decay": 1e-4},
         "train.schedule": {"name": "cosine", "warmup_steps": 50},
         "train.clip_norm": 1.0,
         "train.ema": {"decay": 0.98},
-        "train.eval_every": 10,
+        "train.eval_every": 5,
     },
 }
 
