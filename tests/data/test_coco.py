@@ -196,7 +196,7 @@ def test_the_sample_dataset_agrees_with_pycocotools():
     dataset = find_dataset(SHAPES)
     assert dataset.train.notes == dataset.val.notes == ()
     assert dataset.train.classes == ("circle", "rectangle", "triangle")
-    assert (len(dataset.train.pictures), len(dataset.val.pictures)) == (150, 40)
+    assert (len(dataset.train.pictures), len(dataset.val.pictures)) == (240, 40)
     assert sum(not picture.annotations for picture in dataset.train.pictures) >= 3
     assert sum(a.iscrowd for picture in dataset.train.pictures for a in picture.annotations) == 1
     source = {a["id"]: a for a in json.loads(dataset.val.json_path.read_text())["annotations"]}
