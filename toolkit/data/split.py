@@ -57,7 +57,6 @@ def sample(parts: Sequence[Split], count: int, *, seed: int = 0) -> list[Split]:
 
     Raises UserError where a part would have no object.
     """
-    parts = unique_ids(parts)
     total = sum(len(part.pictures) for part in parts)
     if count >= total:
         raise UserError(f"--count {count}: the dataset has {total} pictures")

@@ -55,7 +55,7 @@ def convert(
 
 @contextmanager
 def reading(source: Path, source_format: str | None = None, *, images: Path | None = None) -> Iterator[list[Split]]:
-    """The parts of the dataset at `source`, with one list of classes and ids that are unique over all of them.
+    """The parts of the dataset at `source`, with one list of classes, and ids that are unique in each.
 
     Pictures that lie inside other files exist as long as the block runs.
 
@@ -71,7 +71,7 @@ def reading(source: Path, source_format: str | None = None, *, images: Path | No
             parts = coco.read(source, scratch=Path(scratch), images=images)
         else:
             parts = READERS[name].read(source, scratch=Path(scratch))
-        yield unique_ids(parts)
+        yield [unique_ids([part])[0] for part in parts]
 
 
 def detect(source: Path) -> str:

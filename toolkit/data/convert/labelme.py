@@ -273,14 +273,18 @@ def write(parts: Sequence[Split], folder: Path, *, link: bool = False) -> None:
     for one in parts:
         target = folder if one.name == ALL else folder / one.name
         names = file_names([one], by_stem=True)
+        # COCO may list a picture twice.
+        found: dict[Path, list[Annotation]] = {}
         for picture in one.pictures:
-            name = Path(names[picture.path])
+            found.setdefault(picture.path, []).extend(picture.annotations)
+        for picture in one.pictures:
+            name, annotations = Path(names[picture.path]), found[picture.path]
             tree = labelme_tree(
                 name.name,
                 (picture.height, picture.width),
-                labels=[one.classes[a.category] for a in picture.annotations],
-                segmentations=[a.segmentation for a in picture.annotations],
-                crowds=[a.iscrowd for a in picture.annotations],
+                labels=[one.classes[a.category] for a in annotations],
+                segmentations=[a.segmentation for a in annotations],
+                crowds=[a.iscrowd for a in annotations],
             )
             write_json(target / name.with_suffix(".json"), tree)
         place_pictures(names, target, link=link)

@@ -39,6 +39,20 @@ _OBJECTS, _CLASSES, _PICTURES = "SegmentationObject", "SegmentationClass", "JPEG
 Colour = tuple[int, int, int]
 
 
+def _palette() -> list[Colour]:
+    """VOC's colour of each index: its bits, lowest first, go in turn to red, green and blue, highest first."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return [(red, green, blue) for red, green, blue in colours.tolist()]
+
+
+_PALETTE = {colour: index for index, colour in enumerate(_palette())}
+_ALWAYS = {(0, 0, 0): 0, (224, 224, 192): UNDECIDED}
+
+
 def recognizes(root: Path) -> bool:
     return _start(root) is not None
 
@@ -90,13 +104,12 @@ def _stems(start: Path) -> dict[str, list[str]]:
 
 def _classes(start: Path) -> tuple[list[str], dict[Colour, int]]:
     """The names of the classes, and the index that a colour stands for in coloured masks (0: background)."""
-    palette = {colour: index for index, colour in enumerate(_palette())}
     if (start / "labelmap.txt").is_file():
         return _labelmap(start / "labelmap.txt")
     for name in ("class_names.txt", "labels.txt"):
         if (start / name).is_file():
-            return class_names(start / name), palette
-    return VOC_CLASSES, palette
+            return class_names(start / name), _PALETTE
+    return VOC_CLASSES, _PALETTE
 
 
 def _labelmap(file: Path) -> tuple[list[str], dict[Colour, int]]:
@@ -118,26 +131,20 @@ def _labelmap(file: Path) -> tuple[list[str], dict[Colour, int]]:
     return names, colours
 
 
-def _palette() -> list[Colour]:
-    """VOC's colour of each index: its bits, lowest first, go in turn to red, green and blue, highest first."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-    return [(red, green, blue) for red, green, blue in colours.tolist()]
-
-
 def _picture(start: Path, stem: str, classes: Sequence[str], colours: Mapping[Colour, int], notes: Notes) -> Picture:
     path = beside(start / _PICTURES, stem)
     if path is None:
         raise UserError(f"{start / _PICTURES}: picture {stem} is missing")
-    objects, kinds = _ids(start / _OBJECTS / f"{stem}.png", None), _ids(start / _CLASSES / f"{stem}.png", colours)
+    objects = _ids(start / _OBJECTS / f"{stem}.png", _PALETTE, any_colour=True)
+    kinds = _ids(start / _CLASSES / f"{stem}.png", colours, any_colour=False)
     if objects.shape != kinds.shape:
         raise UserError(f"{start / _OBJECTS / stem}.png: is not of the size of {_CLASSES}/{stem}.png")
     sheet = Sheet.open(path, declared=objects.shape, place=str(start / _OBJECTS / f"{stem}.png"))
     objects, kinds = sheet.upright(objects), sheet.upright(kinds)
+    numbers = set(np.unique(objects).tolist())
     objects[(kinds == 0) | (kinds == UNDECIDED) | (objects == UNDECIDED)] = 0
+    for number in sorted(numbers - set(np.unique(objects).tolist()) - {0, UNDECIDED}):
+        notes.add("objects without a class (left out)", f"{stem} object {number}")
     annotations: list[Annotation | None] = []
     for number, rle in id_map_to_rles(objects).items():
         values, counts = np.unique(kinds[objects == number], return_counts=True)
@@ -153,22 +160,24 @@ def _picture(start: Path, stem: str, classes: Sequence[str], colours: Mapping[Co
     return sheet.picture(path.relative_to(start / _PICTURES).as_posix(), annotations)
 
 
-def _ids(file: Path, colours: Mapping[Colour, int] | None) -> NDArray[np.integer]:
-    """The mask `[H, W]`; of a coloured one the index of each colour, or without `colours` any number for each."""
+def _ids(file: Path, colours: Mapping[Colour, int], *, any_colour: bool) -> NDArray[np.integer]:
+    """The mask `[H, W]`; of a coloured one the index of each colour.
+
+    Args:
+        any_colour: whether colours without an index get numbers of their own, from 256 on.
+
+    Raises UserError.
+    """
     pixels = read_ids(file)
     if pixels.ndim == 2:
         return pixels
     codes = pixels @ (1 << 16, 1 << 8, 1)
     found, where = np.unique(codes, return_inverse=True)
     numbers = []
-    for count, code in enumerate(found.tolist(), 1):
+    for count, code in enumerate(found.tolist(), 256):
         colour = (code >> 16, code >> 8 & 255, code & 255)
-        if colour in ((0, 0, 0), (224, 224, 192)):
-            numbers.append(0 if not any(colour) else UNDECIDED)
-        elif colours is None:
-            numbers.append(count if count < UNDECIDED else count + 1)
-        elif colour in colours:
-            numbers.append(colours[colour])
-        else:
+        number = {**_ALWAYS, **colours}.get(colour, count if any_colour else None)
+        if number is None:
             raise UserError(f"{file}: colour {colour} is that of no class; put the colours into labelmap.txt")
+        numbers.append(number)
     return np.array(numbers)[where].reshape(codes.shape)
