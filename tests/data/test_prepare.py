@@ -40,8 +40,10 @@ def test_folds_are_datasets_of_their_own(data, tmp_path):
 
 
 def test_a_split_that_leaves_nothing_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UserError, match=r"--val 0\.7 and --test 0\.3: leave nothing"):
+    with pytest.raises(UserError, match="--val and --test: leave nothing to train on"):
         split_dataset(tmp_path / "nowhere", tmp_path / "out", val=0.7, test=0.3)
+    with pytest.raises(UserError, match="--folds 3: says how large val is"):
+        split_dataset(tmp_path / "nowhere", tmp_path / "out", val=0.7, fold_count=3)
 
 
 def test_merge_and_rename(data, tmp_path):

@@ -11,8 +11,12 @@ import typer
 def split(
     source: Annotated[Path, typer.Argument(help="Dataset of any format that `convert` reads.", metavar="IN")],
     out: Annotated[Path, typer.Argument(help="New folder for all that is written.")],
-    val: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the pictures to evaluate on.")] = 0.2,
-    test: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the pictures to keep apart.")] = 0.0,
+    val: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the pictures to evaluate on; 0.2 by default.")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the pictures to keep apart; none by default.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Write that many folds instead.")] = None,
     group: Annotated[
         str | None,

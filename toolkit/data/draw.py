@@ -79,7 +79,7 @@ def draw_instances(
         x1, y1, x2, y2 = boxes[i]
         if x2 > x1 and y2 > y1:
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=(*colours[i], 200), width=width)
-    texts = labels if scores is None else [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)]
+    texts = [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)] if scores is not None else labels
     _write_labels(pen, image.size, boxes, texts, colours)
     return np.asarray(image)
 

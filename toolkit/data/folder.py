@@ -25,7 +25,6 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() or out.is_symlink():
         raise UserError(f"{out}: exists already; remove it, or choose another folder")
-    # The name of a folder with a trailing `..` or of `.` itself would be empty.
     new = out.absolute().with_name(f".{out.absolute().name}.new")
     try:
         shutil.rmtree(new, ignore_errors=True)

@@ -17,8 +17,8 @@ def split_dataset(
     source: Path,
     out: Path,
     *,
-    val: float = 0.2,
-    test: float = 0.0,
+    val: float | None = None,
+    test: float | None = None,
     fold_count: int | None = None,
     group: str | None = None,
     seed: int = 0,
@@ -27,25 +27,29 @@ def split_dataset(
     """Divide all pictures of the dataset at `source` anew and write them into the new folder `out`.
 
     Args:
-        val, test: their shares of the pictures; the rest is to train on.
+        val, test: their shares of the pictures, by default a fifth and none; the rest is to train on.
         fold_count: write that many folders `fold_1`, ... instead, in which each picture is once in val.
         group: see `toolkit.data.split.split`.
         link: give the pictures a second name instead of copying them.
 
     Raises UserError.
     """
-    if val + test >= 1:
-        raise UserError(f"--val {val} and --test {test}: leave nothing to train on; they must sum to less than 1")
+    if fold_count is not None and (val is not None or test is not None):
+        raise UserError(f"--folds {fold_count}: says how large val is; leave out --val and --test")
+    shares = {"val": 0.2 if val is None else val, "test": test or 0.0}
+    if sum(shares.values()) >= 1:
+        raise UserError("--val and --test: leave nothing to train on; they must sum to less than 1")
+    shares = {"train": 1 - sum(shares.values()), **{name: share for name, share in shares.items() if share}}
     with new_folder(out) as folder, reading(source) as parts:
         if fold_count is None:
-            shares = {"train": 1 - val - test, "val": val, "test": test}
-            divided = split(parts, {name: share for name, share in shares.items() if share}, seed=seed, group=group)
-            write_coco(divided, folder, link=link)
-            report(divided, out)
-            return
-        for number, fold in enumerate(folds(parts, fold_count, seed=seed, group=group), 1):
-            write_coco(fold, folder / f"fold_{number}", link=link)
-            report(fold, out / f"fold_{number}")
+            written = {"": split(parts, shares, seed=seed, group=group)}
+        else:
+            divided = folds(parts, fold_count, seed=seed, group=group)
+            written = {f"fold_{number}": fold for number, fold in enumerate(divided, 1)}
+        for name, dataset in written.items():
+            write_coco(dataset, folder / name, link=link)
+    for name, dataset in written.items():
+        report(dataset, out / name)
 
 
 def merge_datasets(sources: Sequence[Path], out: Path, *, renamed: Sequence[str] = (), link: bool = False) -> None:
@@ -72,7 +76,7 @@ def merge_datasets(sources: Sequence[Path], out: Path, *, renamed: Sequence[str]
         renamed_ones = [[rename_classes(part, names) for part in dataset] for dataset in datasets]
         merged = require_objects(merge(renamed_ones), out)
         write_coco(merged, folder, link=link)
-        report(merged, out)
+    report(merged, out)
 
 
 def sample_dataset(source: Path, out: Path, *, count: int, seed: int = 0, link: bool = False) -> None:
@@ -83,4 +87,4 @@ def sample_dataset(source: Path, out: Path, *, count: int, seed: int = 0, link: 
     with new_folder(out) as folder, reading(source) as parts:
         chosen = sample(parts, count, seed=seed)
         write_coco(chosen, folder, link=link)
-        report(chosen, out)
+    report(chosen, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,9 @@ def _dealt(whole: Split, shares: Mapping[str, float], *, seed: int, group: str |
 def _groups(part: Split, pattern: str | None) -> list[str]:
     """What pictures that stay together have in common."""
     if pattern is None:
-        return [f"{number:09d}" for number in range(len(part.pictures))]
+        # A picture that is listed twice, in train and in val perhaps, is one picture still.
+        numbers: dict[Path, int] = {}
+        return [f"{numbers.setdefault(picture.path, len(numbers)):09d}" for picture in part.pictures]
     try:
         compiled = re.compile(pattern)
     except re.error as error:

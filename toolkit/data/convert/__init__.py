@@ -48,9 +48,9 @@ def convert(
             labelme.write(parts, folder, link=link)
         else:
             write_coco(parts, folder, link=link)
-        report(parts, out)
-        if to == "coco" and parts[0].name == ALL:
-            _print(f"not divided: `seg-tune split {out} NEW` makes the parts that training takes")
+    report(parts, out)
+    if to == "coco" and parts[0].name == ALL:
+        _print(f"not divided: `seg-tune split {out} NEW` makes the parts that training takes")
 
 
 @contextmanager
