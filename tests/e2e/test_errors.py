@@ -23,6 +23,11 @@ from tests.e2e.conftest import run_in
         (["export"], "seg-tune train"),
         (["predict", "--pipeline", "nothing.yaml", "--input", "a.jpg"], "nothing.yaml"),
         (["models", "Mask-RT-DETR"], "Mask-RT-DETR-"),
+        (["convert", "nowhere", "out"], "nowhere: no such file or folder"),
+        (["split", ".", "out", "--val", "0.8", "--test", "0.3"], "must sum to less than 1"),
+        (["merge", ".", ".", "out", "--rename", "cat"], "--rename cat: must have the form OLD=NEW"),
+        (["sample", ".", "out"], "looks like none of labelme"),
+        (["inspect", ".", "--set", "train.seed=1"], "--set: changes a recipe"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -37,4 +42,5 @@ def test_one_line_says_what_to_do(arguments: list[str], expected: str, tmp_path:
 def test_the_version_and_the_commands_are_listed(tmp_path: Path) -> None:
     assert run_in(tmp_path, "--version").stdout.strip() == "0.1.0"
     listed = run_in(tmp_path, "--help").stdout
-    assert all(command in listed for command in ("quickstart", "models", "train", "eval", "export", "predict"))
+    commands = "quickstart models convert split merge sample inspect train eval export predict"
+    assert all(f"  {command} " in listed for command in commands.split())

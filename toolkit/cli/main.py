@@ -8,11 +8,16 @@ import warnings
 import typer
 
 from toolkit import __version__
+from toolkit.cli.convert import convert
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
+from toolkit.cli.inspect import inspect
+from toolkit.cli.merge import merge
 from toolkit.cli.models import models
 from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
+from toolkit.cli.sample import sample
+from toolkit.cli.split import split
 from toolkit.cli.train import train
 from toolkit.errors import UserError
 
@@ -37,6 +42,11 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 app.command()(quickstart)
 app.command()(models)
+app.command()(convert)
+app.command()(split)
+app.command()(merge)
+app.command()(sample)
+app.command()(inspect)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(export)

@@ -39,6 +39,10 @@ HEADER_THREADS = 4
 SMALL_AREA = 16.0
 """Square pixels under which an outline is drawn to see whether it holds the centre of any pixel."""
 
+Extra = Mapping[str, Any]
+"""What else a file says of an entry. Only `convert` reads it, to write it on."""
+_NO_EXTRA: Extra = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -53,6 +57,7 @@ class Annotation:
     area: float
     """Square pixels, as the file says, else of the mask."""
     iscrowd: bool
+    extra: Extra = field(default_factory=lambda: _NO_EXTRA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Picture:
     """Height and width as displayed (EXIF orientation applied)."""
     width: int
     annotations: list[Annotation]
+    extra: Extra = field(default_factory=lambda: _NO_EXTRA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,9 @@ class Split:
     """In the order of the file; those without annotations are negatives."""
     notes: tuple[str, ...] = ()
     """What was treated rather than refused, a line each."""
+    extra: Extra = field(default_factory=lambda: _NO_EXTRA)
+    category_extra: tuple[Extra, ...] = ()
+    """Of each class, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +135,13 @@ def find_dataset(
     return Dataset(train, _with_classes_of(train, val), root or train.json_path.parent)
 
 
-def load_split(json_path: Path, folders: Sequence[Path], *, root: Path, name: str) -> Split:
+def load_split(json_path: Path, folders: Sequence[Path], *, root: Path, name: str, may_be_empty: bool = False) -> Split:
     """Read one annotation file and the headers of its pictures.
 
     Args:
         folders: where file names may start from, tried in order.
         root: what no file name may lead out of.
+        may_be_empty: whether all pictures may be negatives.
 
     Raises UserError.
     """
@@ -139,7 +149,10 @@ def load_split(json_path: Path, folders: Sequence[Path], *, root: Path, name: st
     tree = _parse(json_path)
     classes = _classes(tree, findings)
     pictures, turns = _pictures(tree, findings, folders=folders, root=root)
-    _annotations(tree, findings, pictures=pictures, classes=classes, turns=turns)
+    objects = _annotations(tree, findings, pictures=pictures, classes=classes, turns=turns)
+    if not objects and not may_be_empty:
+        what = "no annotation has a mask (are these boxes only?)" if tree["annotations"] else "empty"
+        raise UserError(f"{json_path}: annotations: {what}; there must be at least one object")
     unused = set(range(len(classes))) - {a.category for p in pictures.values() for a in p.annotations}
     for index in sorted(unused) if name == "train" else ():
         findings.note("classes without any annotation", list(classes.values())[index])
@@ -425,8 +438,8 @@ def _annotations(
     pictures: Mapping[int, Picture],
     classes: Mapping[int, str],
     turns: Mapping[int, _Turn],
-) -> None:
-    """Check the annotations and put them into their pictures."""
+) -> int:
+    """Check the annotations and put them into their pictures; returns the number of objects."""
     indices = {number: index for index, number in enumerate(classes)}
     ids: set[int] = set()
     count = objects = 0
@@ -467,9 +480,7 @@ def _annotations(
                 Annotation(number, indices[category], shape[1], shape[0], float(area), bool(crowd))
             )
     findings.check()
-    if not objects:
-        what = "no annotation has a mask (are these boxes only?)" if count else "empty"
-        raise UserError(f"{findings.origin}: annotations: {what}; there must be at least one object")
+    return objects
 
 
 def _shape(value: Any, picture: Picture, turn: _Turn | None) -> tuple[Segmentation, Box] | None:

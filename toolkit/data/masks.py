@@ -235,6 +235,39 @@ def mask_to_polygons(mask: Bitmap, *, x: int = 0, y: int = 0, tolerance: float =
     return polygons
 
 
+def rle_to_polygons(rle: Rle) -> list[Polygon] | None:
+    """Polygons that draw exactly the mask; None where no outline does, as where it has holes.
+
+    Raises MaskError.
+    """
+    crop = rle_to_crop(rle)
+    polygons = mask_to_polygons(crop.mask, x=crop.x, y=crop.y)
+    height, width = rle["size"]
+    same = segmentation_to_rle(polygons, (height, width)) == parse_rle(rle, (height, width))
+    return polygons if same else None
+
+
+def rle_to_crop(rle: Rle) -> Crop:
+    """The mask inside its box.
+
+    Raises MaskError.
+    """
+    x1, y1, x2, y2 = map(int, rle_box(rle))
+    return Crop(rle_to_mask(rle)[y1:y2, x1:x2], x1, y1)
+
+
+def id_map_to_rles(ids: NDArray[np.integer]) -> dict[int, Rle]:
+    """RLE of the pixels of each value but 0 in `ids` `[H, W]`."""
+    return {int(value): mask_to_rle(ids == value) for value in np.unique(ids) if value}
+
+
+def circle_to_polygon(x: float, y: float, radius: float) -> Polygon:
+    """A polygon that leaves the circle by at most a tenth of a pixel."""
+    corners = 12 if radius < 1 else max(12, math.ceil(math.pi / math.acos(1 - 0.1 / radius)))
+    angles = np.linspace(0, 2 * math.pi, corners, endpoint=False)
+    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1).ravel()
+
+
 def full(crop: Crop, size: tuple[int, int]) -> Bitmap:
     """The mask `[H, W]` of the whole picture, of `size` (height, width)."""
     mask = np.zeros(size, np.uint8)
