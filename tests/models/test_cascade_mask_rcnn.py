@@ -45,7 +45,7 @@ def tiny(**overrides: Any) -> MaskRCNN:
 
 @pytest.fixture(scope="module")
 def trained() -> MaskRCNN:
-    return rcnn.train(tiny(), drawn(*PICTURES), steps=60)
+    return rcnn.train(tiny(), drawn(*PICTURES), steps=50)
 
 
 @pytest.mark.parametrize("freeze", [True, False])

@@ -58,7 +58,8 @@ def tiny(name: str, **overrides: Any) -> MaskRCNN:
 
 @pytest.fixture(scope="module", params=[FPN, C4])
 def trained(request: Any) -> MaskRCNN:
-    return rcnn.train(tiny(request.param), drawn(*PICTURES), steps=60)
+    # Without a pyramid the small rectangle is seen by one or two cells.
+    return rcnn.train(tiny(request.param), drawn(*PICTURES), steps=40 if request.param == FPN else 80)
 
 
 @both
@@ -167,7 +168,7 @@ def test_results_have_the_size_of_the_picture_without_its_padding(trained: MaskR
     with paddle.no_grad():
         out = trained(batch)
     assert out["mask"].shape[1:] == [180, 160]
-    assert int(out["bbox_num"]) == len(out["bbox"]) == len(out["mask"]) > 0
+    assert out["bbox_num"].tolist() == [len(out["bbox"])] == [len(out["mask"])] != [0]
     assert float(out["bbox"][:, 4].max()) <= 160
     assert float(out["bbox"][:, 5].max()) <= 180
     assert float(out["bbox"][:, 4].max()) > 80
