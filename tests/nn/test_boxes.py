@@ -52,7 +52,9 @@ def test_changes_do_not_depend_on_scale_and_place(seed: int, scale: float, shift
 @given(st.integers(0, 2**32 - 1))
 def test_no_change_leaves_a_box_where_it_is(seed: int) -> None:
     start = paddle.to_tensor(boxes(np.random.default_rng(seed), 8))
-    np.testing.assert_allclose(decode(paddle.zeros([8, 4]), start, weights=WEIGHTS[1]).numpy(), start.numpy(), atol=1e-3)
+    np.testing.assert_allclose(
+        decode(paddle.zeros([8, 4]), start, weights=WEIGHTS[1]).numpy(), start.numpy(), atol=1e-3
+    )
 
 
 def test_a_box_grows_only_so_far() -> None:

@@ -56,7 +56,6 @@ def test_groups_make_the_middle_convolutions_sparse() -> None:
     assert weights["res2.res2a.branch2c.conv.weight"].shape == [32, 32, 1, 1]
 
 
-
 def test_frozen_norms_apply_their_statistics_and_keep_them() -> None:
     body = small(depth=18)
     norm = body.res3.res3a.branch2a.norm

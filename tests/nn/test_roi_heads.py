@@ -86,9 +86,7 @@ def test_box_losses_follow_the_definition(agnostic: bool) -> None:
     index = paddle.to_tensor([6, 0, 2, 3, 5])
     logits = rng.normal(size=(5, 4)).astype("float32")
     deltas = rng.normal(size=(5, 4 if agnostic else 12)).astype("float32")
-    classes, distance = box_losses(
-        paddle.to_tensor(logits), paddle.to_tensor(deltas), targets, index, weights=WEIGHTS
-    )
+    classes, distance = box_losses(paddle.to_tensor(logits), paddle.to_tensor(deltas), targets, index, weights=WEIGHTS)
     wanted = encode(goals.flatten(0, 1), boxes.flatten(0, 1), weights=WEIGHTS).numpy()
     expected = [0.0, 0.0]
     for row, (place, logit, delta) in enumerate(zip(index.tolist(), logits, deltas, strict=True)):

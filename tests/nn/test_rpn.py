@@ -107,9 +107,7 @@ def test_losses_look_at_the_same_predictions_as_the_proposals() -> None:
     rpn, levels = network(), features()
     dense = [F.relu(rpn.rpn_feat.rpn_conv(x)) for x in levels]
     logits = paddle.concat([rpn.rpn_rois_score(x).transpose([0, 2, 3, 1]).flatten(1) for x in dense], axis=1)
-    deltas = paddle.concat(
-        [rpn.rpn_rois_delta(x).transpose([0, 2, 3, 1]).reshape([2, -1, 4]) for x in dense], axis=1
-    )
+    deltas = paddle.concat([rpn.rpn_rois_delta(x).transpose([0, 2, 3, 1]).reshape([2, -1, 4]) for x in dense], axis=1)
     index = paddle.stack([paddle.randperm(logits.shape[1]) for _ in range(2)])
     some_logits, some_deltas = rpn._at(levels, index)
     for picture in range(2):
@@ -137,7 +135,12 @@ def test_losses_follow_the_definition() -> None:
         for row in np.flatnonzero(on):
             x1, y1, x2, y2 = anchors[row].astype("float64")
             width, height = x2 - x1, y2 - y1
-            goal = [(26 - (x1 + x2) / 2) / width, (25 - (y1 + y2) / 2) / height, np.log(32 / width), np.log(30 / height)]
+            goal = [
+                (26 - (x1 + x2) / 2) / width,
+                (25 - (y1 + y2) / 2) / height,
+                np.log(32 / width),
+                np.log(30 / height),
+            ]
             distance += np.abs(deltas[picture, row] - goal).sum()
     assert float(losses["loss_rpn_cls"]) == pytest.approx(wrong / 512, rel=1e-4)
     assert float(losses["loss_rpn_reg"]) == pytest.approx(distance / 512, rel=1e-4)

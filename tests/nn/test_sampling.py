@@ -62,7 +62,9 @@ def test_matches_are_the_largest_overlaps(seed: int) -> None:
     counts = rng.integers(0, 4, 2)
     truth = [boxes(n) for n in counts]
     candidates = boxes(12)
-    objects = Objects.of({"gt_bbox": [paddle.to_tensor(t) for t in truth], "gt_class": [paddle.ones([n]) for n in counts]})
+    objects = Objects.of(
+        {"gt_bbox": [paddle.to_tensor(t) for t in truth], "gt_class": [paddle.ones([n]) for n in counts]}
+    )
     found = match(paddle.to_tensor(candidates[None]), objects)
     for i in range(2):
         table = np.array([[overlap(c, t) for c in candidates] for t in truth[i]]).reshape(-1, 12)
@@ -111,7 +113,9 @@ def test_random_samples_take_every_candidate_in_turn() -> None:
 
 
 def test_targets_name_the_object_and_its_class() -> None:
-    boxes = paddle.to_tensor([[[0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 40.0, 31.0], [20.0, 20.0, 40.0, 29.0]]]).tile([3, 1, 1])
+    boxes = paddle.to_tensor([[[0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 40.0, 31.0], [20.0, 20.0, 40.0, 29.0]]]).tile(
+        [3, 1, 1]
+    )
     targets = targets_of(boxes, paddle.ones([3, 3], "bool"), Objects.of(TWO), overlap=0.5, num_classes=3)
     assert targets.labels[0].tolist() == [2, 1, 3]
     assert targets.labels[1].tolist() == [3, 3, 3]
@@ -122,7 +126,9 @@ def test_targets_name_the_object_and_its_class() -> None:
 
 
 def test_sampled_targets_stay_together_and_leave_out_what_does_not_exist() -> None:
-    boxes = paddle.to_tensor([[[0.0, 0.0, 9.0, 10.0], [50.0, 50.0, 60.0, 60.0], [20.0, 20.0, 40.0, 38.0]]]).tile([3, 1, 1])
+    boxes = paddle.to_tensor([[[0.0, 0.0, 9.0, 10.0], [50.0, 50.0, 60.0, 60.0], [20.0, 20.0, 40.0, 38.0]]]).tile(
+        [3, 1, 1]
+    )
     exist = paddle.to_tensor([[True, True, True], [False, False, True], [True, False, False]])
     targets = targets_of(boxes, exist, Objects.of(TWO), overlap=0.5, num_classes=3)
     few = sampled(targets, count=3, most_positive=1, num_classes=3, how="first")
