@@ -94,13 +94,18 @@ def assert_digest(golden: Any, prefix: str, tensor: Any, *, rtol: float) -> None
         )
 
 
-def assert_losses(golden: Any, step: int, losses: Mapping[str, Any], *, rtol: float) -> None:
-    """Compare every loss before `step` by name."""
+def assert_losses(
+    golden: Any, step: int, losses: Mapping[str, Any], *, rtol: float, of_masks: float | None = None
+) -> None:
+    """Compare every loss before `step` by name; `of_masks`: tolerance of `loss_mask`, if another."""
     names = {key.rpartition("/")[2] for key in golden.files if key.startswith(f"train/step{step}/")}
     assert set(losses) == names
     for name in sorted(names):
         expected = float(golden[f"train/step{step}/{name}"])
-        np.testing.assert_allclose(float(losses[name]), expected, rtol=rtol, atol=1e-6, err_msg=f"step {step}: {name}")
+        tolerance = of_masks if of_masks and name == "loss_mask" else rtol
+        np.testing.assert_allclose(
+            float(losses[name]), expected, rtol=tolerance, atol=1e-6, err_msg=f"step {step}: {name}"
+        )
 
 
 def assert_gradients(golden: Any, model: nn.Layer, *, rtol: float) -> None:

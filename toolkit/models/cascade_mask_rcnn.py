@@ -16,6 +16,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from toolkit.models.mask_rcnn import STRIDES, MaskRCNN, pyramid_parts
+from toolkit.models.mask_rcnn import TINY as TINY
 from toolkit.nn.boxes import clip, decode
 from toolkit.nn.roi_heads import (
     TwoLayers,
@@ -41,16 +42,6 @@ OVERLAPS = (0.5, 0.6, 0.7)
 WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 """Of the changes of boxes that each stage predicts, see `encode`."""
 
-TINY: dict[str, Any] = {
-    "depth": 18,
-    "width": 16,
-    "pyramid_channels": 32,
-    "box_channels": 128,
-    "mask_convs": 1,
-    "mask_channels": 32,
-}
-"""Overrides for a variant that trains on a CPU in a fraction of a second a step."""
-
 
 def build(
     name: str,
@@ -63,16 +54,20 @@ def build(
     box_channels: int = 1024,
     mask_convs: int = 4,
     mask_channels: int = 256,
+    regions: int = 512,
     sampling: str = "random",
     freeze: bool = True,
 ) -> MaskRCNN:
     """Build the model `name` of `BACKBONES`; arguments as for Mask R-CNN."""
     parts = pyramid_parts(
+        name,
+        input_size,
         num_classes=num_classes,
         backbone={**BACKBONES[name], "depth": depth, "width": width, "freeze": freeze},
         channels=pyramid_channels,
         mask_convs=mask_convs,
         mask_channels=mask_channels,
+        regions=regions,
         sampling=sampling,
     )
     head = CascadeHead(in_channels=pyramid_channels, width=box_channels, num_classes=num_classes)

@@ -17,6 +17,7 @@ from paddle import Tensor, nn
 
 from toolkit.data.detections import place
 from toolkit.data.masks import full
+from toolkit.errors import UserError
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resnet import ResNet, Stage
 from toolkit.nn.roi_heads import (
@@ -52,11 +53,12 @@ STRIDES = (4, 8, 16, 32)
 
 TINY: dict[str, Any] = {
     "depth": 18,
-    "width": 16,
+    "width": 8,
     "pyramid_channels": 32,
     "box_channels": 128,
     "mask_convs": 1,
     "mask_channels": 32,
+    "regions": 64,
 }
 """Overrides for a variant that trains on a CPU in a fraction of a second a step."""
 
@@ -72,28 +74,41 @@ def build(
     box_channels: int = 1024,
     mask_convs: int = 4,
     mask_channels: int = 256,
+    regions: int = 512,
     sampling: str = "random",
     freeze: bool = True,
 ) -> MaskRCNN:
-    """Build the model `name` of `BACKBONES`; it takes any input whose sides are multiples of 32.
+    """Build the model `name` of `BACKBONES`; with a pyramid it takes any input whose sides are multiples of 32.
 
     Args:
         depth, width, freeze: of the backbone, see `ResNet`.
         pyramid_channels, box_channels, mask_convs, mask_channels: sizes of the other parts; the C4 model has no
             pyramid, no convolutions in its mask head, and res5 for a box head.
+        regions: of each picture that the heads learn from at most.
         sampling: `random`, or `first` to learn from the anchors and regions with the lowest index.
+
+    Raises UserError for an `input_size` that the pyramid does not take.
     """
     backbone = {**BACKBONES[name], "width": width, "freeze": freeze}
     if depth is not None:
         backbone["depth"] = depth
     if name == "MaskRCNN-ResNet50":
-        return c4(num_classes=num_classes, backbone=backbone, mask_channels=mask_channels, sampling=sampling)
+        return c4(
+            num_classes=num_classes,
+            backbone=backbone,
+            mask_channels=mask_channels,
+            regions=regions,
+            sampling=sampling,
+        )
     parts = pyramid_parts(
+        name,
+        input_size,
         num_classes=num_classes,
         backbone=backbone,
         channels=pyramid_channels,
         mask_convs=mask_convs,
         mask_channels=mask_channels,
+        regions=regions,
         sampling=sampling,
     )
     head = BoxHead(
@@ -107,15 +122,20 @@ def build(
 
 
 def pyramid_parts(
+    name: str,
+    input_size: tuple[int, int] | None,
     *,
     num_classes: int,
     backbone: dict[str, Any],
     channels: int,
     mask_convs: int,
     mask_channels: int,
+    regions: int,
     sampling: str,
 ) -> dict[str, Any]:
-    """Everything but the box head, for `MaskRCNN`."""
+    """Everything but the box head, for `MaskRCNN`; see `build`."""
+    if input_size and any(side % 32 for side in input_size):
+        raise UserError(f"{name}: data.input_size {list(input_size)}: both sides must be multiples of 32")
     body = ResNet(**backbone)
     return {
         "num_classes": num_classes,
@@ -129,11 +149,12 @@ def pyramid_parts(
             channels=mask_channels,
             strides=STRIDES,
         ),
+        "regions": regions,
         "sampling": sampling,
     }
 
 
-def c4(*, num_classes: int, backbone: dict[str, Any], mask_channels: int, sampling: str) -> MaskRCNN:
+def c4(*, num_classes: int, backbone: dict[str, Any], mask_channels: int, regions: int, sampling: str) -> MaskRCNN:
     """The variant without a pyramid: regions are cut out of res4, and res5 runs on each of them."""
     body = ResNet(**backbone, stages=(4,))
     (channels,) = body.out_channels
@@ -149,6 +170,7 @@ def c4(*, num_classes: int, backbone: dict[str, Any], mask_channels: int, sampli
         ),
         train_proposals=(12000, 2000),
         test_proposals=(6000, 1000),
+        regions=regions,
         sampling=sampling,
     )
 
@@ -162,7 +184,7 @@ class MaskRCNN(nn.Layer):
         bbox_head: levels, proposals -> instances; `BoxHead` or one with the same methods.
         mask_head: levels, instances -> masks.
         train_proposals, test_proposals: how many anchors of each level take part, and how many proposals remain.
-        sampling: see `build`.
+        regions, sampling: see `build`.
     """
 
     mask_frame = "box"
@@ -179,6 +201,7 @@ class MaskRCNN(nn.Layer):
         mask_head: MaskHead,
         train_proposals: tuple[int, int],
         test_proposals: tuple[int, int],
+        regions: int,
         sampling: str,
     ) -> None:
         super().__init__()
@@ -190,6 +213,7 @@ class MaskRCNN(nn.Layer):
         self.mask_head = mask_head
         self.train_proposals = train_proposals
         self.test_proposals = test_proposals
+        self.regions = regions
         self.sampling = sampling
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -212,7 +236,13 @@ class MaskRCNN(nn.Layer):
         boxes = paddle.concat([boxes, objects.boxes], axis=1)
         exist = paddle.concat([scores > 0, objects.present], axis=1)
         targets = targets_of(boxes, exist, objects, overlap=0.5, num_classes=self.num_classes)
-        targets = sampled(targets, count=512, most_positive=128, num_classes=self.num_classes, how=self.sampling)
+        targets = sampled(
+            targets,
+            count=self.regions,
+            most_positive=self.regions // 4,
+            num_classes=self.num_classes,
+            how=self.sampling,
+        )
         parts = self.rpn_head.losses(levels, objects)
         box_parts, shared = self.bbox_head.losses(levels, targets, objects, im_shape)
         parts.update(box_parts)
@@ -256,20 +286,26 @@ class MaskRCNN(nn.Layer):
         """
         image, scales = batch["image"], batch["scale_factor"].numpy()
         sizes = batch.get("orig_size")
-        if sizes is None:
-            sizes = (batch["im_shape"] / batch["scale_factor"]).round()
+        sizes = (batch["im_shape"] / batch["scale_factor"]).round() if sizes is None else sizes
         size = (int(sizes[0][0]), int(sizes[0][1]))
         with paddle.no_grad():
             outputs = [output.numpy() for output in self.network(image, batch["im_shape"].astype("float32"))]
         found = [
-            place(*rows, size=size, network_size=tuple(image.shape[2:]), scale=tuple(scale), mask_frame="box")
+            place(
+                *rows,
+                size=size,
+                network_size=(image.shape[2], image.shape[3]),
+                scale=(scale[0], scale[1]),
+                mask_frame=self.mask_frame,
+            )
             for *rows, scale in zip(*outputs, scales, strict=True)
         ]
-        rows = [paddle.to_tensor(np.c_[f.labels, f.scores, f.boxes].astype("float32")) for f in found]
+        rows = np.concatenate([np.c_[picture.labels, picture.scores, picture.boxes] for picture in found])
+        masks = [full(crop, size) for picture in found for crop in picture.masks]
         return {
-            "bbox": paddle.concat(rows),
-            "bbox_num": paddle.to_tensor([len(f) for f in found], dtype="int32"),
-            "mask": paddle.to_tensor(np.stack([full(mask, size) for f in found for mask in f.masks])),
+            "bbox": paddle.to_tensor(rows.astype("float32")),
+            "bbox_num": paddle.to_tensor([len(picture) for picture in found], dtype="int32"),
+            "mask": paddle.to_tensor(np.array(masks, "uint8").reshape([-1, *size])),
         }
 
     def _levels(self, image: Tensor) -> list[Tensor]:

@@ -106,7 +106,7 @@ class Stage(nn.Sequential):
                 block = Bottleneck(
                     in_channels,
                     channels,
-                    inner=channels * group_width // 64 * groups,
+                    inner=channels * group_width * groups // 64,
                     stride=stride,
                     first=i == 0,
                     vd=vd,
