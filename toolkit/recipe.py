@@ -112,6 +112,10 @@ class Train(Section):
     """`official`, `none`, or the path of a `.pdparams` file."""
     eval_every: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    early_stop: Positive | None = None
+    """The run ends after this many evaluations in a row without a better mask AP."""
+    save_every_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """Checkpoints inside an epoch; there is one after each epoch as well. 0: after every step."""
     seed: int = 0
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from toolkit.models import ppyoloe_seg
 from toolkit.run import Run
 from toolkit.train import fit as fit_module
 from toolkit.train.start import resume_training, start_training
-from toolkit.weights.load import read_weights
+from toolkit.weights.load import read_checkpoint, read_weights
 
 
 def overrides(data: Path, **more: Any) -> dict[str, Any]:
@@ -64,24 +66,30 @@ def test_metrics_have_every_step_and_every_evaluation(finished: Run) -> None:
     assert [row["epoch"] for row in rows if "mask" in row] == [1, 2]
 
 
-def test_an_interrupted_and_resumed_run_ends_with_the_same_weights(
-    data: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["to_tensors", "draw_detections"])
+def test_a_run_that_a_signal_ends_is_saved_and_ends_with_the_same_weights(
+    data: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, place: str
 ) -> None:
     calls = 0
-    to_tensors = fit_module.to_tensors
+    original = getattr(fit_module, place)
 
-    def interrupt(batch: dict[str, Any]) -> dict[str, Any]:
+    def with_signal(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return to_tensors(batch)
+        if calls == 3:  # in the middle of an epoch, or of the first evaluation
+            signal.raise_signal(number)
+        return original(*arguments)
 
-    monkeypatch.setattr(fit_module, "to_tensors", interrupt)
-    with pytest.raises(UserError, match="go on with: seg-tune train --resume"):
+    monkeypatch.setattr(fit_module, place, with_signal)
+    before = signal.getsignal(number)
+    with pytest.raises(UserError, match=r"saved at step \d, go on with: seg-tune train --resume --run"):
         start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
+    assert signal.getsignal(number) == before
     interrupted = Run.find(None, output=tmp_path)
-    assert json.loads(interrupted.result.read_text(encoding="utf-8"))["ended"] == "interrupted"
+    assert interrupted.ended in ("interrupted", "asked to end (SIGTERM)")
+    step = read_checkpoint(interrupted.checkpoint)["progress"]["step"]
+    assert step == (3 if place == "to_tensors" else 2)
 
     monkeypatch.undo()
     _, result = resume_training(output=tmp_path, device="cpu")
@@ -91,21 +99,98 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_weights(
     assert all(np.array_equal(straight[name], resumed[name]) for name in straight)
 
 
+def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(batch: dict[str, Any]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fit_module, "to_tensors", twice)
+    with pytest.raises(UserError, match="go on from the last checkpoint with"):
+        start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
+    run = Run.find(None, output=tmp_path)
+    assert not run.checkpoint.exists()
+
+    monkeypatch.undo()
+    _, result = resume_training(output=tmp_path, device="cpu")  # from its beginning
+    assert result["steps"] == 4
+
+
+def test_a_run_out_of_time_is_saved_and_goes_on(data: Path, finished: Run, tmp_path: Path) -> None:
+    ends = 0
+    limit = {"device": "cpu", "output": tmp_path, "time_limit": 1e-9}
+    with pytest.raises(UserError, match="time limit of 1e-09 minutes is reached; saved at step 1"):
+        start_training("PP-YOLOE_seg-S", overrides=overrides(data), **limit)
+    while Run.find(None, output=tmp_path).ended != "completed":
+        ends += 1
+        with suppress(UserError):
+            resume_training(**limit)
+    assert ends > 3
+    straight, resumed = (read_weights(run.best_weights) for run in (finished, Run.find(None, output=tmp_path)))
+    assert all(np.array_equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_run_without_progress_stops_early(data: Path, tmp_path: Path) -> None:
+    hopeless = {"train.epochs": 9, "train.early_stop": 2, "train.lr": 1e-12}
+    run, result = start_training("PP-YOLOE_seg-S", overrides=overrides(data, **hopeless), device="cpu", output=tmp_path)
+    assert result["ended"] == "stopped early"
+    assert result["epochs"] == result["best_epoch"] + 2 < 9
+    with pytest.raises(UserError, match="has ended"):
+        resume_training(run.path, device="cpu")
+
+
 def test_resuming_takes_no_other_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"leave out train\.lr"):
         resume_training(output=tmp_path, ignored=["train.lr"])
 
 
-def test_resuming_on_other_data_is_refused(finished: Run, tmp_path: Path) -> None:
-    other = write_dataset(tmp_path / "other", train=5)
+@pytest.fixture
+def halted(finished: Run, tmp_path: Path) -> Run:
+    """A copy of a run that looks as if it had been killed."""
     run = Run(tmp_path / "run")
     shutil.copytree(finished.path, run.path)
     run.result.unlink()
-    tree = yaml.safe_load(run.recipe_file.read_text(encoding="utf-8"))
-    tree["data"]["path"] = str(other)
-    run.recipe_file.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    with pytest.raises(UserError, match="started on other data"):
-        resume_training(run.path, device="cpu")
+    return run
+
+
+def everything(run: Run) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(run.path.rglob("*")) if path.is_file()}
+
+
+def test_resuming_on_other_data_is_refused(halted: Run, tmp_path: Path) -> None:
+    others = {
+        "pictures": write_dataset(tmp_path / "fewer", train=5),
+        "train annotations": write_dataset(tmp_path / "other", seed=1),
+        "classes": write_dataset(tmp_path / "renamed"),
+    }
+    for file in (others["classes"] / "annotations").iterdir():
+        file.write_text(file.read_text().replace('"square"', '"cube"'))
+    for difference, folder in others.items():
+        tree = yaml.safe_load(halted.recipe_file.read_text(encoding="utf-8"))
+        tree["data"]["path"] = str(folder)
+        halted.recipe_file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        before = everything(halted)
+        with pytest.raises(UserError, match=rf"other data \({difference} differs\)"):
+            resume_training(halted.path, device="cpu")
+        assert everything(halted) == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_checkpoint_that_was_cut_off_is_refused(halted: Run, share: float) -> None:
+    content = halted.checkpoint.read_bytes()
+    halted.checkpoint.write_bytes(content[: int(share * len(content))])
+    before = everything(halted)
+    with pytest.raises(UserError, match=r"checkpoint\.pdckpt: .*(empty|damaged or cut off)"):
+        resume_training(halted.path, device="cpu")
+    assert everything(halted) == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(halted: Run) -> None:
+    text = halted.recipe_file.read_text(encoding="utf-8")
+    halted.recipe_file.write_text(text.replace("width: 0.125", "width: 0.25"), encoding="utf-8")
+    before = everything(halted)
+    with pytest.raises(UserError, match="another model"):
+        resume_training(halted.path, device="cpu")
+    assert everything(halted) == before
 
 
 def test_a_finished_run_is_not_resumed(finished: Run) -> None:

@@ -60,12 +60,12 @@ class TrainBatches:
     def __len__(self) -> int:
         return max(1, len(self._pictures) // self._batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0.
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, but for the first `skip`.
 
         Raises UserError for a picture that cannot be read, and if a worker process dies.
         """
-        return self._workers.map(self._plans(number))
+        return self._workers.map(self._plans(number)[skip:])
 
     def close(self) -> None:
         """End the worker processes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
-from toolkit.train import checkpoint
+from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
 from toolkit.train.log import Log
 from toolkit.train.optim import build_optimizer, freeze, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.stop import Stop, Stopped
 from toolkit.weights.load import load_weights, read_weights, write_atomically
 
 SAMPLE_PICTURES = 4
+ENDED = ("completed", "stopped early")
+"""How runs end that are not resumed."""
 
 
 def fit(
@@ -40,15 +43,19 @@ def fit(
     output: Path = Path("output"),
     weights: Path | None = None,
     resume: Run | None = None,
+    time_limit: float | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Train as `recipe` says.
 
-    After each evaluation the weights with the best mask AP so far are kept, and after each epoch a checkpoint.
+    After each evaluation the weights with the best mask AP so far are kept. Checkpoints are written after each epoch,
+    every few minutes in between, and on SIGINT and SIGTERM.
 
     Args:
         output: the folder in which the run gets a folder.
         weights: where training starts from; None: from fresh weights.
-        resume: a run to go on with after its last completed epoch, with the same numbers it would have seen.
+        resume: a run to go on with from its checkpoint, with the same numbers it would have seen. Where it was ended
+            before its first checkpoint, it begins again.
+        time_limit: minutes after which the run is saved and left, when the step or evaluation under way is done.
 
     Returns the run and what its `train_result.json` says. Raises UserError where training cannot go on, and where it is
     interrupted; nothing is written if it cannot even begin.
@@ -63,12 +70,14 @@ def fit(
     ema = MovingAverage(model, settings.ema) if settings.ema else None
     batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line))
     steps = len(batches)
-    progress, identity = checkpoint.Progress(), _identity(dataset)
-    if resume:
-        progress = checkpoint.restore(resume.checkpoint, model=model, optim=optim, ema=ema, data=identity)
+    progress = Progress()
+    state = State(model, optim, ema, progress, identity(dataset))
+    if resume and resume.checkpoint.is_file():
+        state.restore(resume.checkpoint)
 
     run = resume or Run.create(output, recipe)
-    log = Log(run)
+    log = Log(run, step=progress.step)
+    stop, saved = Stop(time_limit), time.monotonic()
     ended = "failed"
     try:
         for line in _announcement(recipe, dataset, model, steps):
@@ -76,53 +85,72 @@ def fit(
         if report:
             log.say(report.describe())
         if resume:
-            log.say(f"resumed after epoch {progress.epoch} of {settings.epochs}")
-        for epoch in range(progress.epoch, settings.epochs):
-            model.train()
-            with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
-                for batch in batches.epoch(epoch):
-                    # A step's random numbers depend on its number alone, so a resumed run draws the same.
-                    paddle.seed(settings.seed + progress.step)
-                    lr = scaled_lr(settings) * lr_factor(
-                        progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
-                    )
-                    optim.set_lr(lr)
-                    losses = model(to_tensors(batch))
-                    losses["loss"].backward()
-                    values = {name: float(loss) for name, loss in losses.items()}
-                    if not math.isfinite(values["loss"]):
-                        raise UserError(_not_finite(values, epoch + 1, progress.step, batch, run))
-                    optim.step()
-                    optim.clear_grad()
-                    if ema:
-                        ema.update()
-                    progress.step += 1
-                    bar.advance(progress.step, {**values, "lr": lr}, images=len(batch["image_ids"]))
-            progress.epoch = epoch + 1
-            line = f"epoch {progress.epoch}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
-            if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
-                with ema.applied() if ema else nullcontext():
-                    metrics = _evaluate(model, recipe, dataset, log, progress)
-                    line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
-                    if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
-                        progress.best, progress.best_epoch = metrics.as_dict(), progress.epoch
-                        write_atomically(run.best_weights, _state(model))
-                        line += "  (best so far)"
-            checkpoint.save(run.checkpoint, model=model, optim=optim, ema=ema, progress=progress, data=identity)
-            log.say(line)
+            log.say(f"resumed at step {progress.step}, epoch {min(progress.epoch + 1, settings.epochs)}")
+        with stop.listening():
+            for epoch in range(progress.epoch, settings.epochs):
+                if settings.early_stop and progress.stale >= settings.early_stop:
+                    log.say(f"no better mask AP in {progress.stale} evaluations in a row: stopped early")
+                    ended = "stopped early"
+                    break
+                model.train()
+                with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
+                    for batch in batches.epoch(epoch, skip=progress.step - epoch * steps):
+                        # A step's random numbers depend on its number alone, so a resumed run draws the same.
+                        paddle.seed(settings.seed + progress.step)
+                        lr = scaled_lr(settings) * lr_factor(
+                            progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
+                        )
+                        optim.set_lr(lr)
+                        losses = model(to_tensors(batch))
+                        losses["loss"].backward()
+                        values = {name: float(loss) for name, loss in losses.items()}
+                        if not math.isfinite(values["loss"]):
+                            raise UserError(_not_finite(values, epoch + 1, progress.step, batch, run))
+                        optim.step()
+                        optim.clear_grad()
+                        if ema:
+                            ema.update()
+                        progress.step += 1
+                        bar.advance(progress.step, {**values, "lr": lr}, images=len(batch["image_ids"]))
+                        stop.check()
+                        if time.monotonic() - saved >= 60 * settings.save_every_minutes:
+                            state.save(run.checkpoint)
+                            saved = time.monotonic()
+                line = f"epoch {epoch + 1}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
+                if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.epochs:
+                    with ema.applied() if ema else nullcontext():
+                        metrics = _evaluate(model, recipe, dataset, log, progress, stop)
+                        line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
+                        progress.stale += 1
+                        if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
+                            progress.best, progress.best_epoch, progress.stale = metrics.as_dict(), epoch + 1, 0
+                            write_atomically(run.best_weights, _state(model))
+                            line += "  (best so far)"
+                progress.epoch = epoch + 1
+                state.save(run.checkpoint)
+                saved = time.monotonic()
+                log.say(line)
+            else:
+                ended = "completed"
         best = progress.best["mask"]["AP"] if progress.best else None
         log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
-        ended = "completed"
+    except Stopped as stopped:
+        state.save(run.checkpoint)
+        ended = str(stopped)
+        raise UserError(f"{ended}; saved at step {progress.step}, go on with: {_go_on(run)}") from None
     except KeyboardInterrupt:
         ended = "interrupted"
-        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
+        raise UserError(f"interrupted; go on from the last checkpoint with: {_go_on(run)}") from None
     except UserError as error:
         ended = f"failed: {error}"
         raise
+    except OSError as error:
+        ended = f"failed: {error.strerror or error}"
+        raise UserError(f"{run.path}: {error.strerror or error}; mend that, then go on with: {_go_on(run)}") from None
     finally:
         batches.close()
         result = _result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start)
-        run.result.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+        _write_result(run.result, result)
         log.close()
     return run, result
 
@@ -154,13 +182,14 @@ def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int)
     ]
 
 
-def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: checkpoint.Progress) -> Metrics:
+def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: Progress, stop: Stop) -> Metrics:
     settings = recipe.evaluate
     samples = []
     pictures = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
 
     def watched() -> Any:
         for picture_id, found in detect(model, eval_batches(dataset.val, recipe), limit=settings.max_detections):
+            stop.check(in_time=True)
             if picture_id in pictures:
                 picture = pictures[picture_id]
                 shown = found.above(recipe.predict.threshold)
@@ -168,7 +197,7 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
             yield picture_id, found
 
     metrics = evaluate(watched(), dataset.val, max_detections=settings.max_detections)
-    log.evaluation(progress.step, progress.epoch, metrics)
+    log.evaluation(progress.step, progress.epoch + 1, metrics)
     log.pictures(progress.step, samples)
     return metrics
 
@@ -176,14 +205,6 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
 def _state(model: nn.Layer) -> dict[str, Any]:
     values: dict[str, Tensor] = model.state_dict()
     return {name: value.numpy() for name, value in values.items()}
-
-
-def _identity(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "classes": list(dataset.train.classes),
-        "pictures": len(dataset.train.pictures),
-        "annotations": sum(len(picture.annotations) for picture in dataset.train.pictures),
-    }
 
 
 def _not_finite(values: dict[str, float], epoch: int, step: int, batch: dict[str, Any], run: Run) -> str:
@@ -195,7 +216,19 @@ def _not_finite(values: dict[str, float], epoch: int, step: int, batch: dict[str
     )
 
 
-def _result(recipe: Recipe, run: Run, progress: checkpoint.Progress, *, ended: str, seconds: float) -> dict[str, Any]:
+def _go_on(run: Run) -> str:
+    return f"seg-tune train --resume --run {run.path}"
+
+
+def _write_result(path: Path, result: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    # A full disk is what the run may have ended by.
+    with suppress(OSError):
+        beside.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+        beside.replace(path)
+
+
+def _result(recipe: Recipe, run: Run, progress: Progress, *, ended: str, seconds: float) -> dict[str, Any]:
     return {
         "ended": ended,
         "model": recipe.model.name,
