@@ -19,6 +19,7 @@ from toolkit.data.masks import segmentation_to_mask
 from toolkit.data.preprocess import Preprocess, steps_of
 from toolkit.data.transforms import Augmentation, boxes_of
 from toolkit.data.workers import Workers
+from toolkit.errors import UserError
 from toolkit.recipe import Data, Recipe
 
 Batch = dict[str, Any]
@@ -55,7 +56,8 @@ class TrainBatches:
     def __init__(self, split: Split, recipe: Recipe, *, say: Say | None = None) -> None:
         self._data, self._seed, self._batch_size = recipe.data, recipe.train.seed, recipe.train.batch_size
         self._pictures = split.pictures
-        self._workers = Workers(_BatchMaker(recipe.data), recipe.data.workers, say=say or _print)
+        self._say, self._unreadable = say or _print, set[str]()
+        self._workers = Workers(_BatchMaker(recipe.data), recipe.data.workers, say=self._say)
 
     def __len__(self) -> int:
         return max(1, len(self._pictures) // self._batch_size)
@@ -63,9 +65,15 @@ class TrainBatches:
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, but for the first `skip`.
 
-        Raises UserError for a picture that cannot be read, and if a worker process dies.
+        A picture that can no longer be read is said and left out. Raises UserError if its batch has no other,
+        and if worker processes die one after the other.
         """
-        return self._workers.map(self._plans(number)[skip:])
+        for batch in self._workers.map(self._plans(number)[skip:]):
+            for line in batch.pop("unreadable"):
+                if line not in self._unreadable:
+                    self._unreadable.add(line)
+                    self._say(f"{line}; trained without it")
+            yield batch
 
     def close(self) -> None:
         """End the worker processes."""
@@ -137,14 +145,21 @@ class _BatchMaker:
 
     def __call__(self, plan: Plan) -> Batch:
         preprocess = Preprocess(steps_of(self._data, size=plan.size), origin="recipe")
-        batch: Batch = {key: [] for key in ("gt_class", "gt_bbox", "gt_mask", "image_ids")}
+        batch: Batch = {key: [] for key in ("gt_class", "gt_bbox", "gt_mask", "image_ids", "unreadable")}
         ready = []
         for picture, seed in zip(plan.pictures, plan.seeds, strict=True):
+            try:
+                rgb = read_rgb(picture.path)
+            except UserError as error:
+                batch["unreadable"].append(str(error))
+                if len(batch["unreadable"]) == len(plan.pictures):
+                    raise
+                continue
             kept = [annotation for annotation in picture.annotations if not annotation.iscrowd]
             shape = (picture.height, picture.width)
             masks = [segmentation_to_mask(annotation.segmentation, shape) for annotation in kept]
             stack = np.stack(masks) if masks else np.zeros((0, *shape), np.uint8)
-            rgb, stack = self._augment(read_rgb(picture.path), stack, seed=seed)
+            rgb, stack = self._augment(rgb, stack, seed=seed)
             prepared = preprocess(rgb)
             ready.append(prepared)
             stack = _resize_masks(stack, prepared.im_shape, prepared.image.shape[1:])
