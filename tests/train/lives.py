@@ -3,12 +3,14 @@
 `python -m tests.train.lives SPEC`, where SPEC is JSON: `output`, `model`, `overrides` of its recipe and `kills`, one
 for each life: `{"after": seconds}`, or `{"at": point, "nth": n}` with one of POINTS. Later lives are not killed. Each
 life is a fork of this process, which has imported everything but computed nothing. Prints, as JSON, how each ended.
+`{"room": bytes, "from": n}` is a disk that has no more room for a file, from the nth file on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -46,6 +48,19 @@ def on_call(owner: Any, name: str, nth: int, *, after: bool = False) -> None:
     setattr(owner, name, counted)
 
 
+def no_room(size: int, first: int) -> None:
+    original, calls = pickled.write, 0
+
+    def write(tree: Any, emit: Callable[[Any], Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == first:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        original(tree, emit)
+
+    pickled.write = write
+
+
 POINTS: dict[str, Callable[[int], None]] = {
     # A file is some hundred pieces long: this is in the middle of one.
     "write": lambda nth: on_call(pickled, "_write_array", 100 * nth),
@@ -60,6 +75,8 @@ POINTS: dict[str, Callable[[int], None]] = {
 
 def live(output: Path, model: str, overrides: dict[str, Any], kill: dict[str, Any]) -> None:
     """One life: start, or go on where there is something to go on with."""
+    if "room" in kill:
+        no_room(kill["room"], kill.get("from", 1))
     if "at" in kill:
         POINTS[kill["at"]](kill["nth"])
     if (output / "latest").exists():

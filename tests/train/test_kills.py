@@ -38,9 +38,10 @@ class Lives:
             "train.pretrained": "none",
             "train.save_every_minutes": 0,
         }
-        assert self.run("straight", []) == ["exit 0"]
+        assert self.run("straight", [])[0] == ["exit 0"]
 
-    def run(self, name: str, kills: list[dict[str, Any]]) -> list[str]:
+    def run(self, name: str, kills: list[dict[str, Any]]) -> tuple[list[str], str]:
+        """How each life ended, and all that was said."""
         spec = {"output": str(self.folder / name), "model": self.model, "overrides": self.overrides, "kills": kills}
         done = subprocess.run(
             [sys.executable, "-m", "tests.train.lives", json.dumps(spec)],
@@ -52,7 +53,7 @@ class Lives:
         assert done.returncode == 0, done.stderr
         ends: list[str] = json.loads(done.stdout.splitlines()[-1])
         assert ends[-1] == "exit 0", done.stderr
-        return ends
+        return ends, done.stderr
 
     def assert_as_if_nothing_had_happened(self, name: str) -> None:
         one, other = (Run.find(None, output=self.folder / name) for name in ("straight", name))
@@ -92,7 +93,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(lives: Liv
         {"at": "rename", "nth": 2},
         {"at": "renamed", "nth": 3},
     ]
-    assert lives.run("killed", kills) == [*["killed"] * 4, "exit 0"]
+    assert lives.run("killed", kills)[0] == [*["killed"] * 4, "exit 0"]
     lives.assert_as_if_nothing_had_happened("killed")
 
 
@@ -101,7 +102,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(lives: Liv
 def test_kills_at_every_step_of_saving(lives: Lives, point: str) -> None:
     for nth in range(1, 7):
         name = f"{point} {nth}"
-        ends = lives.run(name, [{"at": point, "nth": nth}])
+        ends, _ = lives.run(name, [{"at": point, "nth": nth}])
         lives.assert_as_if_nothing_had_happened(name)
         if ends == ["exit 0"]:
             assert nth > 1, "it never came there"
@@ -115,5 +116,5 @@ def test_a_hundred_kills_at_random_moments(lives: Lives) -> None:
     while killed < 100:
         kills = [{"after": rng.uniform(0, 2.5)} for _ in range(10)]
         name += 1
-        killed += lives.run(str(name), kills).count("killed")
+        killed += lives.run(str(name), kills)[0].count("killed")
         lives.assert_as_if_nothing_had_happened(str(name))

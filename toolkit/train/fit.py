@@ -76,7 +76,7 @@ def fit(
         state.restore(resume.checkpoint)
 
     run = resume or Run.create(output, recipe)
-    log = Log(run, step=progress.step)
+    log = Log(run, step=progress.step, epoch=progress.epoch)
     stop, saved = Stop(time_limit), time.monotonic()
     ended = "failed"
     try:

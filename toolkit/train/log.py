@@ -25,13 +25,13 @@ class Log:
     """The record of one run; a resumed run goes on writing to the same files.
 
     Args:
-        step: the step from which the run goes on; what `metrics.jsonl` has beyond it is taken out.
+        step, epoch: how far the run has come; what `metrics.jsonl` has beyond that is taken out.
     """
 
-    def __init__(self, run: Run, *, step: int = 0) -> None:
+    def __init__(self, run: Run, *, step: int = 0, epoch: int = 0) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._text = run.log.open("a", encoding="utf-8")
-        _cut(run.metrics, step)
+        _cut(run.metrics, step, epoch)
         self._metrics = run.metrics.open("a", encoding="utf-8")
         self._curves = LogWriter(logdir=str(run.visualdl), display_name=run.path.name)
         self._progress: Progress | None = None
@@ -100,12 +100,13 @@ class Log:
         self._metrics.flush()
 
 
-def _cut(metrics: Path, step: int) -> None:
-    """Take out the rows after `step`, and one that was not written to its end."""
+def _cut(metrics: Path, step: int, epoch: int) -> None:
+    """Take out the steps after `step`, the evaluations after `epoch`, and a row that was not written to its end."""
     if not metrics.is_file():
         return
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    rows = [json.loads(line) if line.endswith("\n") else {"step": step + 1} for line in lines]
+    kept = [line for line, row in zip(lines, rows, strict=True) if row["step"] <= step and row.get("epoch", 0) <= epoch]
     if kept != lines:
         beside = metrics.with_name(f".{metrics.name}.part")
         beside.write_text("".join(kept), encoding="utf-8")
