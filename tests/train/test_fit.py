@@ -16,6 +16,8 @@ from toolkit.errors import UserError
 from toolkit.models import ppyoloe_seg
 from toolkit.run import Run
 from toolkit.train import fit as fit_module
+from toolkit.train.batch import to_tensors
+from toolkit.train.rehearsal import Forecast
 from toolkit.train.start import resume_training, start_training
 from toolkit.weights.load import read_checkpoint, read_weights
 
@@ -67,7 +69,7 @@ def test_metrics_have_every_step_and_every_evaluation(finished: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("place", ["to_tensors", "draw_detections"])
+@pytest.mark.parametrize("place", ["to_tensors", "truth_beside_found"])
 def test_a_run_that_a_signal_ends_is_saved_and_ends_with_the_same_weights(
     data: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, place: str
 ) -> None:
@@ -198,11 +200,69 @@ def test_a_finished_run_is_not_resumed(finished: Run) -> None:
         resume_training(finished.path, device="cpu")
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_pictures(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not finite in epoch \d, step \d, pictures with id"):
-        start_training("PP-YOLOE_seg-S", overrides=overrides(data, **{"train.lr": 1e30}), device="cpu", output=tmp_path)
-    run = Run.find(None, output=tmp_path)
-    assert json.loads(run.result.read_text(encoding="utf-8"))["ended"].startswith("failed: ")
+def test_a_step_that_is_not_finite_is_skipped_and_its_pictures_are_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def poisoned(batch: dict[str, Any]) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            batch["image"][1, :, 5, 5] = np.nan
+        return to_tensors(batch)
+
+    monkeypatch.setattr(fit_module, "to_tensors", poisoned)
+    run, result = start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
+    assert (result["ended"], result["steps"]) == ("completed", 4)
+    [line] = [line for line in run.log.read_text(encoding="utf-8").splitlines() if "not finite" in line]
+    assert "step 2 skipped" in line
+    assert line.count("train ") == 4, "the pictures are named"
+    assert len(list((run.path / "not_finite" / "step-2").glob("*.png"))) == 4
+    state = read_checkpoint(run.checkpoint)
+    assert all(np.isfinite(value).all() for value in state["model"].values())
+    assert all(np.isfinite(value).all() for value in state["ema"]["average"].values())
+
+
+def test_steps_in_a_row_that_are_not_finite_end_the_run(data: Path, tmp_path: Path) -> None:
+    wrong = {"train.lr": 1e30, "train.skip_at_most": 2}
+    with pytest.raises(UserError, match=r"not finite in 2 steps in a row; lower --lr"):
+        start_training("PP-YOLOE_seg-S", overrides=overrides(data, **wrong), device="cpu", output=tmp_path)
+    assert str(Run.find(None, output=tmp_path).ended).startswith("failed: ")
+
+
+def test_the_rehearsal_leaves_no_trace(
+    data: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecast = json.loads(finished.result.read_text(encoding="utf-8"))["forecast"]
+    assert forecast["memory"] > 2**26
+    assert forecast["seconds"] == pytest.approx(2 * (forecast["epoch_seconds"] + forecast["evaluation_seconds"]))
+    assert "foretold: " in finished.log.read_text(encoding="utf-8")
+    monkeypatch.setattr(fit_module, "rehearse", lambda *_: Forecast(0, 0, 0, 0, 0))
+    run, _ = start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
+    straight, other = read_weights(finished.best_weights), read_weights(run.best_weights)
+    assert all(np.array_equal(straight[name], other[name]) for name in straight)
+
+
+def test_a_run_without_room_for_its_checkpoints_does_not_begin(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "rehearse", lambda *_: Forecast(0, 10**18, 0, 0, 0))
+    with pytest.raises(UserError, match=r"GB free, and the run needs 1000000000\.0"):
+        start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_in_parts_counts_as_one_step(data: Path, tmp_path: Path) -> None:
+    parts = overrides(data, **{"train.accumulate": 2})
+    run, result = start_training("PP-YOLOE_seg-S", overrides=parts, device="cpu", output=tmp_path)
+    assert result["steps"] == 4
+    rows = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match="cannot be trained on in batches of 3 equal parts"):
+        start_training(
+            "PP-YOLOE_seg-S", overrides=overrides(data, **{"train.accumulate": 3}), device="cpu", output=tmp_path
+        )
 
 
 def test_nothing_is_written_for_settings_that_cannot_be(data: Path, tmp_path: Path) -> None:

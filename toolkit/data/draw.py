@@ -49,8 +49,8 @@ def draw_instances(
     boxes: Sequence[Box],
     masks: Sequence[NDArray[np.uint8]],
     labels: Sequence[str],
-    scores: Sequence[float],
     classes: Sequence[int],
+    scores: Sequence[float] | None = None,
 ) -> NDArray[np.uint8]:
     """Return a copy of `rgb` `[H, W, 3]` with the instances drawn on it.
 
@@ -79,7 +79,8 @@ def draw_instances(
         x1, y1, x2, y2 = boxes[i]
         if x2 > x1 and y2 > y1:
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=(*colours[i], 200), width=width)
-    _write_labels(pen, image.size, boxes, [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)], colours)
+    texts = labels if scores is None else [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)]
+    _write_labels(pen, image.size, boxes, texts, colours)
     return np.asarray(image)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import time
 from contextlib import nullcontext, suppress
 from itertools import islice
@@ -15,8 +15,6 @@ from paddle import Tensor, nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
-from toolkit.data.draw import draw_detections
-from toolkit.data.images import read_rgb
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics, evaluate
@@ -24,10 +22,16 @@ from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
+from toolkit.train import memory
+from toolkit.train.batch import to_tensors
 from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
+from toolkit.train.guard import Guard
 from toolkit.train.log import Log
-from toolkit.train.optim import build_optimizer, freeze, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.pictures import truth_beside_found
+from toolkit.train.precision import Precision
+from toolkit.train.rehearsal import Forecast, rehearse
 from toolkit.train.stop import Stop, Stopped
 from toolkit.weights.load import load_weights, read_weights, write_atomically
 
@@ -72,18 +76,29 @@ def fit(
     steps = len(batches)
     progress = Progress()
     state = State(model, optim, ema, progress, identity(dataset))
+    precision = Precision(settings.amp, model, optim)
+    forecast = None
     if resume and resume.checkpoint.is_file():
         state.restore(resume.checkpoint)
+    else:
+        forecast = rehearse(model, recipe, dataset, batches, ema)
+        _require_room((resume.path if resume else output), forecast)
 
     run = resume or Run.create(output, recipe)
     log = Log(run, step=progress.step, epoch=progress.epoch)
     stop, saved = Stop(time_limit), time.monotonic()
+    guard = Guard(model, recipe, run, log, files={picture.id: picture.file_name for picture in dataset.train.pictures})
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     ended = "failed"
     try:
         for line in _announcement(recipe, dataset, model, steps):
             log.say(line)
         if report:
             log.say(report.describe())
+        if precision.ignored:
+            log.say(f"train.amp {settings.amp}: the CPU computes in float32 all the same")
+        if forecast:
+            log.say(forecast.describe())
         if resume:
             log.say(f"resumed at step {progress.step}, epoch {min(progress.epoch + 1, settings.epochs)}")
         with stop.listening():
@@ -94,24 +109,31 @@ def fit(
                     break
                 model.train()
                 with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
-                    for batch in batches.epoch(epoch, skip=progress.step - epoch * steps):
+                    for parts in batches.epoch(epoch, skip=progress.step - epoch * steps):
                         # A step's random numbers depend on its number alone, so a resumed run draws the same.
                         paddle.seed(settings.seed + progress.step)
                         lr = scaled_lr(settings) * lr_factor(
                             progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
                         )
                         optim.set_lr(lr)
-                        losses = model(to_tensors(batch))
-                        losses["loss"].backward()
-                        values = {name: float(loss) for name, loss in losses.items()}
-                        if not math.isfinite(values["loss"]):
-                            raise UserError(_not_finite(values, epoch + 1, progress.step, batch, run))
-                        optim.step()
+                        guard.begin()
+                        values: dict[str, float] = {}
+                        for part in parts:
+                            with precision.cast():
+                                losses = model(to_tensors(part))
+                            precision.backward(losses["loss"] / len(parts))
+                            for name, loss in losses.items():
+                                values[name] = values.get(name, 0.0) + float(loss) / len(parts)
+                        precision.unscale(optim)
+                        values["grad_norm"] = gradient_norm(trained)
+                        if guard.allows(values, parts, step=progress.step):
+                            precision.step(optim)
+                            if ema:
+                                ema.update()
                         optim.clear_grad()
-                        if ema:
-                            ema.update()
                         progress.step += 1
-                        bar.advance(progress.step, {**values, "lr": lr}, images=len(batch["image_ids"]))
+                        images = sum(len(part["image_ids"]) for part in parts)
+                        bar.advance(progress.step, {**values, "lr": lr}, images=images)
                         stop.check()
                         if time.monotonic() - saved >= 60 * settings.save_every_minutes:
                             state.save(run.checkpoint)
@@ -149,19 +171,14 @@ def fit(
         raise UserError(f"{run.path}: {error.strerror or error}; mend that, then go on with: {_go_on(run)}") from None
     finally:
         batches.close()
-        result = _result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start)
+        result = {
+            **_result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start),
+            "forecast": forecast.as_dict() if forecast else None,
+            "peak_memory": memory.peak(),
+        }
         _write_result(run.result, result)
         log.close()
     return run, result
-
-
-def to_tensors(batch: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a batch, and the arrays in its lists, as tensors on the current device."""
-    return {
-        key: [paddle.to_tensor(item) for item in value] if isinstance(value, list) else paddle.to_tensor(value)
-        for key, value in batch.items()
-        if key != "image_ids"
-    }
 
 
 def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int) -> list[str]:
@@ -193,7 +210,7 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
             if picture_id in pictures:
                 picture = pictures[picture_id]
                 shown = found.above(recipe.predict.threshold)
-                samples.append((picture.file_name, draw_detections(read_rgb(picture.path), shown, dataset.val.classes)))
+                samples.append((picture.file_name, truth_beside_found(picture, shown, dataset.val.classes)))
             yield picture_id, found
 
     metrics = evaluate(watched(), dataset.val, max_detections=settings.max_detections)
@@ -207,13 +224,15 @@ def _state(model: nn.Layer) -> dict[str, Any]:
     return {name: value.numpy() for name, value in values.items()}
 
 
-def _not_finite(values: dict[str, float], epoch: int, step: int, batch: dict[str, Any], run: Run) -> str:
-    parts = ", ".join(name for name, value in values.items() if name != "loss" and not math.isfinite(value))
-    ids = ", ".join(str(i) for i in batch["image_ids"])
-    return (
-        f"{run.path}: {parts or 'loss'} is not finite in epoch {epoch}, step {step}, pictures with id {ids}; "
-        "lower --lr (the last good checkpoint and the best weights are kept)"
-    )
+def _require_room(folder: Path, forecast: Forecast) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < forecast.disk:
+        raise UserError(
+            f"{folder}: {free / 1e9:.1f} GB free, and the run needs {forecast.disk / 1e9:.1f} for its checkpoints; "
+            "make room, or choose another --output"
+        )
 
 
 def _go_on(run: Run) -> str:
