@@ -111,6 +111,8 @@ class Train(Section):
     """Gradients are scaled down to at most this global L2 norm."""
     ema: Ema | None = None
     """Exponential moving average of the weights; it is what is evaluated and kept."""
+    sync_bn: bool = True
+    """On several devices: whether batch norms take their statistics from all of them, or each from its own part."""
     pretrained: str = "official"
     """`official`, `none`, or the path of a `.pdparams` file."""
     eval_every: Positive = 1

@@ -74,7 +74,7 @@ class Workers:
             while left or waiting:
                 try:
                     while left and len(waiting) <= 2 * self._count:
-                        with _main_hidden():
+                        with main_hidden():
                             waiting.append((left[0], pool.submit(_work, left[0])))
                         left.popleft()
                     parcel = waiting[0][1].result()
@@ -203,7 +203,7 @@ def _discard(future: Future[Parcel]) -> None:
 
 
 @contextmanager
-def _main_hidden() -> Iterator[None]:
+def main_hidden() -> Iterator[None]:
     """A process that starts imports the script that runs, and so runs it again where it lacks a `__main__` guard;
     workers need nothing from it."""
     main = sys.modules["__main__"]

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,17 @@ from toolkit import __version__
 from toolkit.data.coco import Dataset
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
-from toolkit.evaluate.ap import Metrics, evaluate
+from toolkit.evaluate.ap import Evaluator, Metrics
 from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
-from toolkit.train import memory
+from toolkit.train import distributed, memory
 from toolkit.train.batch import to_tensors
 from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
 from toolkit.train.guard import Guard
-from toolkit.train.log import Log
+from toolkit.train.log import Log, Silence
 from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, warmup_steps
 from toolkit.train.pictures import truth_beside_found
 from toolkit.train.precision import Precision
@@ -36,6 +37,8 @@ from toolkit.train.stop import Stop, Stopped
 from toolkit.weights.load import load_weights, read_weights, write_atomically
 
 SAMPLE_PICTURES = 4
+SEEDS_APART = 1_000_003
+"""Between the random numbers of one process and the next."""
 ENDED = ("completed", "stopped early")
 """How runs end that are not resumed."""
 
@@ -66,13 +69,17 @@ def fit(
     """
     start = time.perf_counter()
     settings = recipe.train
+    rank, ranks = distributed.rank(), distributed.count()
     paddle.seed(settings.seed)
     model = model_of(recipe)
     freeze(model, settings.freeze)
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
-    batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line))
+    if settings.sync_bn:
+        distributed.synchronize_norms(model)
+    statistics = [value for name, value in model.state_dict().items() if name.endswith(("._mean", "._variance"))]
+    batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line), rank=rank, ranks=ranks)
     steps = len(batches)
     progress = Progress()
     state = State(model, optim, ema, progress, identity(dataset))
@@ -84,12 +91,18 @@ def fit(
         forecast = rehearse(model, recipe, dataset, batches, ema)
         _require_room((resume.path if resume else output), forecast)
 
-    run = resume or Run.create(output, recipe)
-    log = Log(run, step=progress.step, epoch=progress.epoch)
+    run = resume or (Run.create(output, recipe) if rank == 0 else None)
+    run = distributed.gather(run)[0]
+    log = Silence(run) if rank else Log(run, step=progress.step, epoch=progress.epoch)
     stop, saved = Stop(time_limit), time.monotonic()
     guard = Guard(model, recipe, run, log, files={picture.id: picture.file_name for picture in dataset.train.pictures})
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     ended = "failed"
+
+    def save(run: Run) -> None:
+        if rank == 0:
+            state.save(run.checkpoint)
+
     try:
         for line in _announcement(recipe, dataset, model, steps):
             log.say(line)
@@ -111,7 +124,7 @@ def fit(
                 with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
                     for parts in batches.epoch(epoch, skip=progress.step - epoch * steps):
                         # A step's random numbers depend on its number alone, so a resumed run draws the same.
-                        paddle.seed(settings.seed + progress.step)
+                        paddle.seed(settings.seed + progress.step + SEEDS_APART * rank)
                         lr = scaled_lr(settings) * lr_factor(
                             progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
                         )
@@ -124,19 +137,24 @@ def fit(
                             precision.backward(losses["loss"] / len(parts))
                             for name, loss in losses.items():
                                 values[name] = values.get(name, 0.0) + float(loss) / len(parts)
+                        distributed.average_gradients(trained)
+                        values = distributed.average(values)
                         precision.unscale(optim)
-                        values["grad_norm"] = gradient_norm(trained)
+                        if not precision.scaler:  # which leaves out steps by itself until it has found its scale
+                            values["grad_norm"] = gradient_norm(trained)
                         if guard.allows(values, parts, step=progress.step):
                             precision.step(optim)
                             if ema:
                                 ema.update()
                         optim.clear_grad()
+                        if not settings.sync_bn:
+                            distributed.share(statistics)
                         progress.step += 1
-                        images = sum(len(part["image_ids"]) for part in parts)
+                        images = ranks * sum(len(part["image_ids"]) for part in parts)
                         bar.advance(progress.step, {**values, "lr": lr}, images=images)
-                        stop.check()
+                        stop.check(distributed.gather)
                         if time.monotonic() - saved >= 60 * settings.save_every_minutes:
-                            state.save(run.checkpoint)
+                            save(run)
                             saved = time.monotonic()
                 line = f"epoch {epoch + 1}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
                 if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.epochs:
@@ -146,10 +164,11 @@ def fit(
                         progress.stale += 1
                         if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
                             progress.best, progress.best_epoch, progress.stale = metrics.as_dict(), epoch + 1, 0
-                            write_atomically(run.best_weights, _state(model))
+                            if rank == 0:
+                                write_atomically(run.best_weights, _state(model))
                             line += "  (best so far)"
                 progress.epoch = epoch + 1
-                state.save(run.checkpoint)
+                save(run)
                 saved = time.monotonic()
                 log.say(line)
             else:
@@ -157,7 +176,7 @@ def fit(
         best = progress.best["mask"]["AP"] if progress.best else None
         log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
     except Stopped as stopped:
-        state.save(run.checkpoint)
+        save(run)
         ended = str(stopped)
         raise UserError(f"{ended}; saved at step {progress.step}, go on with: {_go_on(run)}") from None
     except KeyboardInterrupt:
@@ -176,7 +195,8 @@ def fit(
             "forecast": forecast.as_dict() if forecast else None,
             "peak_memory": memory.peak(),
         }
-        _write_result(run.result, result)
+        if rank == 0:
+            _write_result(run.result, result)
         log.close()
     return run, result
 
@@ -202,18 +222,23 @@ def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int)
 def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: Progress, stop: Stop) -> Metrics:
     settings = recipe.evaluate
     samples = []
-    pictures = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
-
-    def watched() -> Any:
-        for picture_id, found in detect(model, eval_batches(dataset.val, recipe), limit=settings.max_detections):
+    shown = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
+    part = replace(dataset.val, pictures=dataset.val.pictures[distributed.rank() :: distributed.count()])
+    evaluator = Evaluator(dataset.val, max_detections=settings.max_detections)
+    for picture_id, found in detect(model, eval_batches(part, recipe), limit=settings.max_detections):
+        if distributed.count() == 1:  # or else some would stop and others wait for them
             stop.check(in_time=True)
-            if picture_id in pictures:
-                picture = pictures[picture_id]
-                shown = found.above(recipe.predict.threshold)
-                samples.append((picture.file_name, truth_beside_found(picture, shown, dataset.val.classes)))
-            yield picture_id, found
-
-    metrics = evaluate(watched(), dataset.val, max_detections=settings.max_detections)
+        evaluator.add(picture_id, found)
+        if picture_id in shown:
+            picture = shown[picture_id]
+            sure = found.above(recipe.predict.threshold)
+            samples.append((picture.file_name, truth_beside_found(picture, sure, dataset.val.classes)))
+    everything = distributed.gather(evaluator.collected())
+    for rank, (rows, seen) in enumerate(everything):
+        if rank != distributed.rank():
+            evaluator.take_over(rows, seen)
+    # Told by the first alone, so that all go by the same figures.
+    metrics: Metrics = distributed.gather(evaluator.summarize() if distributed.rank() == 0 else None)[0]
     log.evaluation(progress.step, progress.epoch + 1, metrics)
     log.pictures(progress.step, samples)
     return metrics

@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
 from toolkit.run import Run
-from toolkit.train import pictures
+from toolkit.train import distributed, pictures
 from toolkit.train.log import Log
 
 
@@ -52,6 +52,7 @@ class Guard:
                 name = self._files.get(picture_id, str(picture_id))
                 names.append(name)
                 pictures.save(folder / f"{picture_id}.png", pictures.network_input(batch, row, self._recipe))
+        names = [name for theirs in distributed.gather(names) for name in theirs]
         parts = [name for name in wrong if name != "loss"] or wrong
         line = f"step {step + 1} skipped: {', '.join(parts)} not finite; its pictures: {', '.join(names)}; see {folder}"
         self._log.say(line)

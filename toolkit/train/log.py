@@ -100,6 +100,23 @@ class Log:
         self._metrics.flush()
 
 
+class Silence(Log):
+    """The log of the processes that leave the talking to the first one."""
+
+    def __init__(self, run: Run) -> None:
+        self._console = Console(quiet=True)
+
+    def say(self, line: str) -> None: ...
+
+    def step(self, step: int, values: dict[str, float]) -> None: ...
+
+    def evaluation(self, step: int, epoch: int, metrics: Metrics) -> None: ...
+
+    def pictures(self, step: int, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _cut(metrics: Path, step: int, epoch: int) -> None:
     """Take out the steps after `step`, the evaluations after `epoch`, and a row that was not written to its end."""
     if not metrics.is_file():

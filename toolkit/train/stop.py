@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -48,13 +48,16 @@ class Stop:
             return f"the time limit of {self._minutes:g} minutes is reached"
         return None
 
-    def check(self, *, in_time: bool = False) -> None:
+    def check(self, gather: Callable[[str | None], list[str | None]] | None = None, *, in_time: bool = False) -> None:
         """Raises Stopped if there is a reason to; `in_time`: one other than the time.
 
+        `gather` asks the other processes, so that all stop at the same step.
         What cannot be gone on with in its middle must be let finish, or runs with little time would never get past it.
         """
-        if reason := self._signal if in_time else self.reason:
-            raise Stopped(reason)
+        reason = self._signal if in_time else self.reason
+        for said in gather(reason) if gather else [reason]:
+            if said:
+                raise Stopped(said)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal and number == signal.SIGINT:
