@@ -95,6 +95,9 @@ class Train(Section):
     epochs: Positive
     batch_size: Positive
     """Pictures a step, over all devices."""
+    accumulate: Positive = 1
+    """Parts that a batch is computed in, one after the other, where the whole does not fit into memory. What models
+    compute over a batch, such as the statistics of batch norms, they compute over a part."""
     lr: Annotated[float, Field(gt=0)]
     """Learning rate at `lr_batch_size` pictures a step; scaled in proportion to the batch size in use."""
     lr_batch_size: Positive
@@ -108,10 +111,20 @@ class Train(Section):
     """Gradients are scaled down to at most this global L2 norm."""
     ema: Ema | None = None
     """Exponential moving average of the weights; it is what is evaluated and kept."""
+    sync_bn: bool = True
+    """On several devices: whether batch norms take their statistics from all of them, or each from its own part."""
     pretrained: str = "official"
     """`official`, `none`, or the path of a `.pdparams` file."""
     eval_every: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    early_stop: Positive | None = None
+    """The run ends after this many evaluations in a row without a better mask AP."""
+    skip_at_most: Positive = 5
+    """Steps whose loss or gradients are not finite are skipped; with this many in a row the run ends."""
+    amp: Literal["O1", "O2"] | None = None
+    """Mixed precision on accelerators; on the CPU it does nothing."""
+    save_every_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """Checkpoints inside an epoch; there is one after each epoch as well. 0: after every step."""
     seed: int = 0
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +54,15 @@ class Run:
     def evaluation(self) -> Path:
         return self.path / "evaluate_result.json"
 
+    @property
+    def ended(self) -> str | None:
+        """How the run ended, as its `train_result.json` says; None for one that runs or was killed."""
+        try:
+            said = json.loads(self.result.read_text(encoding="utf-8")).get("ended")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return str(said)
+
     def recipe(self) -> Recipe:
         return load_recipe(self.recipe_file)
 
@@ -57,18 +70,22 @@ class Run:
     def create(cls, output: Path, recipe: Recipe) -> Run:
         """Make a new folder with the resolved recipe in it, and let `output/latest` point at it."""
         stem = f"{recipe.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for suffix in ("", *(f"-{i}" for i in range(2, 100))):
-            with contextlib.suppress(FileExistsError):
-                path = output / (stem + suffix)
-                path.mkdir(parents=True)
-                break
-        else:
-            raise UserError(f"{output}: too many runs named {stem}; choose another --output")
-        run = cls(path)
-        run.best_weights.parent.mkdir()
-        run.checkpoint.parent.mkdir()
-        run.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
-        _point(output / "latest", path.name)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            # Made beside and renamed, so that no folder is ever a run in part.
+            made = cls(Path(tempfile.mkdtemp(prefix=".new-run-", dir=output)))
+            try:
+                made.path.chmod(0o777 & ~_umask())
+                made.best_weights.parent.mkdir()
+                made.checkpoint.parent.mkdir()
+                made.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
+                run = cls(_rename(made.path, stem))
+            except BaseException:
+                shutil.rmtree(made.path, ignore_errors=True)
+                raise
+            _point(output / "latest", run.path.name)
+        except OSError as error:
+            raise UserError(f"{output}: no run can be written here: {error.strerror or error}") from None
         return run
 
     @classmethod
@@ -94,13 +111,31 @@ def recipe_beside(weights: Path) -> Path | None:
     return None
 
 
+def _rename(folder: Path, stem: str) -> Path:
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        path = folder.with_name(stem + suffix)
+        # An empty folder would be replaced, a file be in the way.
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                return folder.rename(path)
+    raise UserError(f"{folder.parent}: too many runs named {stem}; choose another --output")
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def _point(link: Path, name: str) -> None:
-    link.unlink(missing_ok=True)
+    beside = link.with_name(f".{link.name}-{name}")
+    beside.unlink(missing_ok=True)
     try:
-        link.symlink_to(name, target_is_directory=True)
+        beside.symlink_to(name, target_is_directory=True)
     except OSError:
         # Windows allows links to administrators only; a text file serves as well.
-        link.write_text(name, encoding="utf-8")
+        beside.write_text(name, encoding="utf-8")
+    beside.replace(link)
 
 
 def _target(link: Path) -> Path | None:

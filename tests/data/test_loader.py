@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ def one(path: Path, rgb: np.ndarray, masks: list[np.ndarray], *, crowd: tuple[in
     return Split("train", path, tuple("abcdef"), tuple(range(6)), [picture])
 
 
+def flat(steps: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [part for parts in steps for part in parts]
+
+
 def assert_same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
@@ -77,7 +82,7 @@ def test_batches_are_what_models_expect():
     assert len(batches) == 10
     seen = []
     empty = 0
-    for batch in batches.epoch(0):
+    for [batch] in batches.epoch(0):
         assert batch["image"].shape == (4, 3, 96, 128)
         assert batch["image"].dtype == batch["im_shape"].dtype == batch["scale_factor"].dtype == np.float32
         assert 0 <= batch["image"].min() < batch["image"].max() <= 1
@@ -105,7 +110,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(workers):
     together = TrainBatches(some(18), recipe(workers=workers, **settings))
     try:
         for epoch in (0, 3):
-            assert_same(list(alone.epoch(epoch)), list(together.epoch(epoch)))
+            assert_same(flat(alone.epoch(epoch)), flat(together.epoch(epoch)))
     finally:
         together.close()
 
@@ -113,14 +118,14 @@ def test_batches_do_not_depend_on_the_number_of_workers(workers):
 def test_epochs_and_seeds_differ_and_repeat():
     def ids(*, epoch: int, seed: int = 0) -> list[int]:
         batches = TrainBatches(some(20), recipe(seed=seed)).epoch(epoch)
-        return [number for batch in batches for number in batch["image_ids"]]
+        return [number for [batch] in batches for number in batch["image_ids"]]
 
     assert ids(epoch=0) == ids(epoch=0)
     assert ids(epoch=0) != ids(epoch=1)
     assert ids(epoch=0) != ids(epoch=0, seed=1)
 
     augmented = TrainBatches(some(1), recipe(batch_size=1, train_transforms=AUGMENTATION))
-    images = [next(augmented.epoch(epoch))["image"] for epoch in range(4)]
+    images = [next(augmented.epoch(epoch))[0]["image"] for epoch in range(4)]
     assert all((a != b).any() for i, a in enumerate(images) for b in images[:i])
 
 
@@ -130,12 +135,12 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_an_incomplete_batch_is_left_out_unless_it_is_the_only_one(pictures, batch_size, sizes):
     batches = TrainBatches(some(pictures), recipe(batch_size=batch_size))
     assert len(batches) == len(sizes)
-    assert [len(batch["image_ids"]) for batch in batches.epoch(0)] == sizes
+    assert [len(batch["image_ids"]) for [batch] in batches.epoch(0)] == sizes
 
 
 def test_one_size_is_drawn_for_each_batch():
     sides = set()
-    for batch in TrainBatches(some(60), recipe(train_sizes=[64, 96, 128])).epoch(0):
+    for [batch] in TrainBatches(some(60), recipe(train_sizes=[64, 96, 128])).epoch(0):
         _, _, height, width = batch["image"].shape
         assert height == width
         assert {masks.shape[1:] for masks in batch["gt_mask"]} == {(height, width)}
@@ -148,7 +153,7 @@ def test_with_kept_ratio_pictures_are_padded_to_a_multiple_of_32():
     split = some(8)
     settings = recipe(keep_ratio=True, input_size=[100, 140], mean=[0.5] * 3, std=[0.2] * 3)
     sizes = {picture.id: (picture.height, picture.width) for picture in split.pictures}
-    for batch in TrainBatches(split, settings).epoch(0):
+    for [batch] in TrainBatches(split, settings).epoch(0):
         _, _, height, width = batch["image"].shape
         assert height % 32 == width % 32 == 0
         for i, number in enumerate(batch["image_ids"]):
@@ -168,7 +173,7 @@ def test_masks_lie_on_their_objects_after_the_resize(tmp_path, size):
     h, w = size
     mask = polygons_to_mask([np.array([0.2 * w, 0.3 * h, 0.7 * w, 0.3 * h, 0.7 * w, 0.8 * h, 0.2 * w, 0.8 * h])], size)
     rgb[mask > 0] = 255
-    batch = next(TrainBatches(one(tmp_path / "a.png", rgb, [mask]), recipe(interpolation="linear")).epoch(0))
+    [batch] = next(TrainBatches(one(tmp_path / "a.png", rgb, [mask]), recipe(interpolation="linear")).epoch(0))
     placed = batch["gt_mask"][0][0]
     # No shift: the mask is where the picture's own brightness passes the middle.
     bright = batch["image"][0, 0] > 0.5
@@ -184,7 +189,7 @@ def test_crowds_and_what_vanishes_are_left_out(tmp_path):
     masks[0][10:40, 10:40] = masks[1][50:80, 50:90] = masks[3][1:3, 1:3] = 1
     masks[2][0, 0:3] = 1  # three pixels
     split = one(tmp_path / "a.png", np.zeros((96, 128, 3), np.uint8), masks, crowd=(1,))
-    batch = next(TrainBatches(split, recipe()).epoch(0))
+    [batch] = next(TrainBatches(split, recipe()).epoch(0))
     assert batch["gt_class"][0].tolist() == [0, 3]
     assert batch["gt_bbox"][0].tolist() == [[10, 10, 40, 40], [1, 1, 3, 3]]
     assert batch["image_ids"] == [5]

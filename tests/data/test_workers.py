@@ -21,7 +21,12 @@ needs_shared_memory = pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="no 
 class Make:
     """Arrays that name the item and the process; some items misbehave."""
 
-    def __call__(self, item: int) -> dict[str, object]:
+    def __call__(self, item: int | str) -> dict[str, object]:
+        if isinstance(item, str):  # dies the first time
+            if not Path(item).exists():
+                Path(item).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            item = 7
         if item == -1:
             raise UserError("picture.jpg: not a picture that can be read")
         if item == -2:
@@ -33,8 +38,9 @@ class Make:
         }
 
 
-def blocks() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.glob("psm_*")} if SHARED_MEMORY.is_dir() else set()
+def blocks(training: int | None = None) -> set[str]:
+    pattern = f"{workers.prefix(training)}*"
+    return {path.name for path in SHARED_MEMORY.glob(pattern)} if SHARED_MEMORY.is_dir() else set()
 
 
 @pytest.fixture
@@ -68,11 +74,46 @@ def test_an_error_of_a_worker_arrives_and_the_next_epoch_goes_on(two):
     assert len(list(two.map(range(3)))) == 3
 
 
-def test_a_worker_that_dies_is_said_in_one_line(two):
-    with pytest.raises(UserError, match="ended from outside, most often for lack of memory") as error:
+def test_what_a_dead_worker_had_in_hand_is_made_anew(two, tmp_path):
+    once = tmp_path / "died"
+    results = [int(result["image"].mean()) for result in two.map([1, 2, str(once), 3, 4])]
+    assert once.exists()
+    assert results == [1, 2, 7, 3, 4]
+    assert len(two.said) == 1
+    assert "made anew" in two.said[0]
+
+
+def test_workers_that_die_again_and_again_are_said_in_one_line(two):
+    with pytest.raises(UserError, match="ended from outside, most often for lack of memory; lower") as error:
         list(two.map([1, -2, 3]))
     assert "\n" not in str(error.value)
+    two.close()
     assert len(list(two.map(range(3)))) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="killing is another thing there")
+def test_workers_end_with_a_process_that_was_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from tests.data.test_workers import Make\n"
+        "from toolkit.data.workers import Workers\n"
+        "results = Workers(Make(), 2, say=print).map(range(100))\n"
+        "print(*{next(results)['pid'] for _ in range(20)}, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert pids
+        process.kill()
+    for _ in range(600):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids) and not blocks(process.pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError((pids, blocks(process.pid)))
 
 
 @needs_shared_memory

@@ -24,6 +24,10 @@ def train(
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in place of the model's own.")] = None,
     settings: Settings = None,
+    early_stop: Annotated[
+        int | None, typer.Option(min=1, help="End after so many evaluations in a row without a better mask AP.")
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Minutes after which the run is saved and left.")] = None,
     output: Annotated[Path, typer.Option(help="Folder in which the run gets a folder.")] = Path("output"),
     seed: Annotated[int | None, typer.Option(help="Of all random numbers.")] = None,
     train_json: Annotated[Path | None, typer.Option(help="Annotations to train on, in a layout of your own.")] = None,
@@ -41,6 +45,7 @@ def train(
         "train.lr": lr,
         "train.pretrained": pretrained,
         "train.seed": seed,
+        "train.early_stop": early_stop,
         "data.path": data,
         "data.train_json": train_json,
         "data.val_json": val_json,
@@ -48,6 +53,14 @@ def train(
     }
     given = {key: str(value) if isinstance(value, Path) else value for key, value in flags.items() if value is not None}
     if resume:
-        resume_training(run, output=output, device=device, ignored=[*given, *(settings or [])])
+        resume_training(run, output=output, device=device, time_limit=time_limit, ignored=[*given, *(settings or [])])
     else:
-        start_training(model, recipe=recipe, overrides=given, settings=settings or [], device=device, output=output)
+        start_training(
+            model,
+            recipe=recipe,
+            overrides=given,
+            settings=settings or [],
+            device=device,
+            output=output,
+            time_limit=time_limit,
+        )

@@ -75,12 +75,12 @@ def _with_recipe(split: Split, recipe: Recipe, name: str, seed: int) -> Iterator
     """The pictures as training meets them in its first epoch, one to a batch."""
     one = recipe.model_copy(
         update={
-            "train": recipe.train.model_copy(update={"batch_size": 1, "seed": seed}),
+            "train": recipe.train.model_copy(update={"batch_size": 1, "accumulate": 1, "seed": seed}),
             "data": recipe.data.model_copy(update={"workers": 0}),
         }
     )
     pictures = {picture.id: picture for picture in split.pictures}
-    for batch in TrainBatches(split, one).epoch(0):
+    for [batch] in TrainBatches(split, one).epoch(0):
         picture = pictures[batch["image_ids"][0]]
         rgb = _denormalized(batch["image"][0], recipe.data)
         labels, masks = batch["gt_class"][0], batch["gt_mask"][0]

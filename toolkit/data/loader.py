@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -19,6 +19,7 @@ from toolkit.data.masks import segmentation_to_mask
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.data.transforms import Augmentation, boxes_of
 from toolkit.data.workers import Workers
+from toolkit.errors import UserError
 from toolkit.recipe import Data, Recipe
 
 Batch = dict[str, Any]
@@ -37,6 +38,7 @@ class Plan:
     pictures: tuple[Picture, ...]
     seeds: tuple[int, ...]
     size: tuple[int, int]
+    augmented: bool = True
 
 
 class TrainBatches:
@@ -50,24 +52,85 @@ class TrainBatches:
 
     Args:
         say: takes a line about what goes otherwise than asked; by default it is printed.
+        rank, ranks: which of how many processes these are for; each gets an equal part of every batch.
 
-    Raises UserError for a transform of the recipe that does not exist or cannot be made.
+    Raises UserError for a transform of the recipe that does not exist or cannot be made, and for a batch that cannot be
+    divided into as many parts as it should.
     """
 
-    def __init__(self, split: Split, recipe: Recipe, *, say: Say | None = None) -> None:
+    def __init__(self, split: Split, recipe: Recipe, *, say: Say | None = None, rank: int = 0, ranks: int = 1) -> None:
         self._data, self._seed, self._batch_size = recipe.data, recipe.train.seed, recipe.train.batch_size
+        self._accumulate, self._rank, self._ranks = recipe.train.accumulate, rank, ranks
         self._pictures = split.pictures
-        self._workers = Workers(_BatchMaker(recipe.data), recipe.data.workers, say=say or _print)
+        self._say, self._unreadable = say or _print, set[str]()
+        parts = self._accumulate * ranks
+        if self._batch_size % parts or len(self._pictures) < parts:
+            raise UserError(
+                f"train.batch_size {self._batch_size}: {len(self._pictures)} pictures cannot be trained on in batches "
+                f"of {parts} equal parts (train.accumulate {self._accumulate}, {ranks} devices)"
+            )
+        self._make = _BatchMaker(recipe.data)
+        self._workers = Workers(self._make, recipe.data.workers, say=self._say)
 
     def __len__(self) -> int:
         return max(1, len(self._pictures) // self._batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0.
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[list[Batch]]:
+        """The batches of an epoch, counted from 0, but for the first `skip`, each in `accumulate` parts.
 
-        Raises UserError for a picture that cannot be read, and if a worker process dies.
+        A picture that can no longer be read is said and left out. Raises UserError if its part has no other, and if
+        worker processes die one after the other.
         """
-        return self._workers.map(self._plans(number))
+        parts: list[Batch] = []
+        for batch in self._workers.map(self._plans(number)[skip * self._accumulate :]):
+            for line in batch.pop("unreadable"):
+                if line not in self._unreadable:
+                    self._unreadable.add(line)
+                    self._say(f"{line}; trained without it")
+            parts.append(batch)
+            if len(parts) == self._accumulate:
+                yield parts
+                parts = []
+
+    def heaviest(self) -> Batch:
+        """A part of a batch, of the pictures with the most objects at the greatest size, as they are in their files.
+
+        Raises UserError for one that cannot be read.
+        """
+        order = sorted(self._pictures, key=lambda picture: -sum(not a.iscrowd for a in picture.annotations))
+        pictures = tuple(order[: self._part_size])
+        return self._whole(Plan(pictures, (0,) * len(pictures), self._size(max(self._sides)), augmented=False))
+
+    def typical(self, number: int) -> tuple[Batch, float]:
+        """A part of a batch of an ordinary size, and how many times the work of it an average one is.
+
+        Raises UserError for a picture that cannot be read.
+        """
+        plans = self._plans(0)
+        plan = plans[number % len(plans)]
+        mean = sum(side**2 for side in self._sides) / len(self._sides)
+        side = min(self._sides, key=lambda side: abs(side**2 - mean))
+        return self._whole(replace(plan, size=self._size(side))), mean / side**2
+
+    @property
+    def _part_size(self) -> int:
+        return min(self._batch_size, len(self._pictures)) // (self._accumulate * self._ranks)
+
+    @property
+    def _sides(self) -> list[int]:
+        return self._data.train_sizes or [self._data.input_size[0]]
+
+    def _size(self, side: int) -> tuple[int, int]:
+        size = self._data.input_size
+        if not self._data.train_sizes:
+            return size
+        return (side, size[1]) if self._data.keep_ratio else (side, side)
+
+    def _whole(self, plan: Plan) -> Batch:
+        batch = self._make(plan)
+        for line in batch.pop("unreadable"):
+            raise UserError(line)
+        return batch
 
     def close(self) -> None:
         """End the worker processes."""
@@ -80,11 +143,12 @@ class TrainBatches:
         plans = []
         for i in range(len(self)):
             part = slice(i * self._batch_size, (i + 1) * self._batch_size)
-            size = self._data.input_size
-            if self._data.train_sizes:
-                side = int(rng.choice(self._data.train_sizes))
-                size = (side, size[1]) if self._data.keep_ratio else (side, side)
-            plans.append(Plan(tuple(self._pictures[row] for row in order[part]), tuple(seeds[part].tolist()), size))
+            size = self._size(int(rng.choice(self._data.train_sizes)) if self._data.train_sizes else 0)
+            divided = [np.array_split(rows[part], self._accumulate * self._ranks) for rows in (order, seeds)]
+            plans += [
+                Plan(tuple(self._pictures[row] for row in rows), tuple(theirs.tolist()), size)
+                for rows, theirs in list(zip(*divided, strict=True))[self._rank :: self._ranks]
+            ]
         return plans
 
 
@@ -132,14 +196,22 @@ class _BatchMaker:
 
     def __call__(self, plan: Plan) -> Batch:
         preprocess = Preprocess(steps_of(self._data, size=plan.size), origin="recipe")
-        batch: Batch = {key: [] for key in ("gt_class", "gt_bbox", "gt_mask", "image_ids")}
+        batch: Batch = {key: [] for key in ("gt_class", "gt_bbox", "gt_mask", "image_ids", "unreadable")}
         ready = []
         for picture, seed in zip(plan.pictures, plan.seeds, strict=True):
+            try:
+                rgb = read_rgb(picture.path)
+            except UserError as error:
+                batch["unreadable"].append(str(error))
+                if len(batch["unreadable"]) == len(plan.pictures):
+                    raise
+                continue
             kept = [annotation for annotation in picture.annotations if not annotation.iscrowd]
             shape = (picture.height, picture.width)
             masks = [segmentation_to_mask(annotation.segmentation, shape) for annotation in kept]
             stack = np.stack(masks) if masks else np.zeros((0, *shape), np.uint8)
-            rgb, stack = self._augment(read_rgb(picture.path), stack, seed=seed)
+            if plan.augmented:
+                rgb, stack = self._augment(rgb, stack, seed=seed)
             prepared = preprocess(rgb)
             ready.append(prepared)
             stack = _resize_masks(stack, prepared.im_shape, prepared.image.shape[1:])

@@ -6,8 +6,10 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import secrets
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -24,6 +26,9 @@ import cv2
 from toolkit.errors import UserError
 
 SHARED_MEMORY = Path("/dev/shm")
+DEATHS = 3
+"""So many deaths of processes with nothing made in between are more than bad luck."""
+_DIED = "a process that prepares batches was ended from outside, most often for lack of memory"
 
 
 @dataclass(frozen=True)
@@ -56,31 +61,44 @@ class Workers:
     def map(self, items: Sequence[Any]) -> Iterator[Any]:
         """`make` of each item in order, with up to twice as many in the making as there are processes.
 
-        Raises what `make` raises, and UserError if a process dies.
+        Raises what `make` raises, and UserError if processes die one after the other.
         """
         pool = self._pool or (self._start() if self._count else None)
         if pool is None:
             yield from map(self._make, items)
             return
-        waiting: deque[Future[Parcel]] = deque()
+        left = deque(items)
+        waiting: deque[tuple[Any, Future[Parcel]]] = deque()
+        deaths = 0
         try:
-            for item in items:
-                with _main_hidden():
-                    waiting.append(pool.submit(_work, item))
-                if len(waiting) > 2 * self._count:
-                    yield self._open(waiting.popleft().result())
-            while waiting:
-                yield self._open(waiting.popleft().result())
-        except BrokenProcessPool:
-            self.close()
-            raise UserError(
-                "a process that prepares batches was ended from outside, most often for lack of memory; "
-                "lower data.workers or the batch size"
-            ) from None
+            while left or waiting:
+                try:
+                    while left and len(waiting) <= 2 * self._count:
+                        with main_hidden():
+                            waiting.append((left[0], pool.submit(_work, left[0])))
+                        left.popleft()
+                    parcel = waiting[0][1].result()
+                except BrokenProcessPool:
+                    deaths += 1
+                    # CPython's pool waits for one that it started just as another died, but does not end it.
+                    for process in list(pool._processes.values()):
+                        process.kill()
+                    self.close()
+                    if deaths == DEATHS:
+                        raise UserError(f"{_DIED}; lower data.workers or the batch size") from None
+                    self._say(f"{_DIED}; what it had in hand is made anew")
+                    left.extendleft(item for item, _ in reversed(waiting))
+                    _drop(waiting)
+                    pool = self._start()
+                    if pool is None:
+                        yield from map(self._make, left)
+                        return
+                    continue
+                waiting.popleft()
+                deaths = 0
+                yield self._open(parcel)
         finally:
-            for future in waiting:
-                if not future.cancel():
-                    future.add_done_callback(_discard)
+            _drop(waiting)
 
     def close(self) -> None:
         """End the processes; `map` starts new ones."""
@@ -132,7 +150,7 @@ def _allocate(size: int) -> SharedMemory | None:
     if not size or not SHARED_MEMORY.is_dir():
         return None
     try:
-        block = SharedMemory(create=True, size=size)
+        block = SharedMemory(name=f"{prefix()}{secrets.token_hex(6)}", create=True, size=size)
     except OSError:
         return None
     try:
@@ -144,6 +162,12 @@ def _allocate(size: int) -> SharedMemory | None:
         block.unlink()
         return None
     return block
+
+
+def prefix(training: int | None = None) -> str:
+    """How the names of the blocks begin that belong to a training, by default to the one that this process is of."""
+    process = multiprocessing.parent_process() or multiprocessing.current_process()
+    return f"seg-tune-{training or process.pid}-"
 
 
 def _unpack(parcel: Parcel) -> Any:
@@ -166,13 +190,20 @@ def _unlink(name: str) -> None:
     block.close()
 
 
+def _drop(waiting: deque[tuple[Any, Future[Parcel]]]) -> None:
+    while waiting:
+        _, future = waiting.popleft()
+        if not future.cancel():
+            future.add_done_callback(_discard)
+
+
 def _discard(future: Future[Parcel]) -> None:
     if not future.cancelled() and future.exception() is None and (name := future.result().block):
         _unlink(name)
 
 
 @contextmanager
-def _main_hidden() -> Iterator[None]:
+def main_hidden() -> Iterator[None]:
     """A process that starts imports the script that runs, and so runs it again where it lacks a `__main__` guard;
     workers need nothing from it."""
     main = sys.modules["__main__"]
@@ -194,6 +225,14 @@ def _begin(make: Callable[[Any], Any]) -> None:
     # Ctrl-C ends the training, which then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A training that is killed cannot say goodbye, and its workers would wait for it for ever.
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(item: Any) -> Parcel:

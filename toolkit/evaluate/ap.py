@@ -78,6 +78,15 @@ class Evaluator:
                 }
             )
 
+    def collected(self) -> tuple[list[dict[str, Any]], set[int]]:
+        """What was added, as plain data for `take_over`."""
+        return self._rows, self._seen
+
+    def take_over(self, rows: list[dict[str, Any]], seen: set[int]) -> None:
+        """Add what another evaluator of the same split has collected."""
+        self._rows += rows
+        self._seen |= seen
+
     def results(self) -> list[dict[str, Any]]:
         """The detections as a COCO results list, with the category ids of the data."""
         ids = self.split.category_ids

@@ -480,9 +480,9 @@ def _named(losses: dict[str, Tensor], *, suffix: str) -> dict[str, Tensor]:
 
 
 def _mean_over_workers(count: int) -> Tensor:
-    """`count` averaged over the processes of a distributed training, and at least 1."""
+    """`count` summed over the processes of a distributed training, at least 1, for each of them."""
     total = paddle.to_tensor(float(count))
-    if paddle.distributed.get_world_size() > 1:
+    processes = paddle.distributed.get_world_size()
+    if processes > 1:
         paddle.distributed.all_reduce(total)
-        total = total / paddle.distributed.get_world_size()
-    return total.clip(min=1.0)
+    return total.clip(min=1.0) / processes

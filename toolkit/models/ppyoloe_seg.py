@@ -166,7 +166,7 @@ class PPYOLOESeg(nn.Layer):
         given = assign(
             F.sigmoid(p.class_logits).detach(), boxes.detach() * p.strides, p.points, gt.classes, gt.boxes, gt.exist
         )
-        total = _mean_over_processes(given.quality.sum()).clip(min=1.0)
+        total = _mean_over_processes(given.quality.sum())
 
         classes = F.one_hot(paddle.take_along_axis(gt.classes, given.owner, axis=1), self.num_classes).astype("bool")
         targets = given.quality.unsqueeze(-1).expand_as(p.class_logits)
@@ -338,7 +338,11 @@ def _mask_logits(p: Predictions, chosen: Tensor, positive: Tensor) -> Tensor:
 
 
 def _mean_over_processes(value: Tensor) -> Tensor:
-    if paddle.distributed.get_world_size() > 1:
+    """The sum over the processes of a distributed training, at least 1, for each of them.
+
+    With the least put before the division, the mean of the processes' losses is the loss of one process.
+    """
+    processes = paddle.distributed.get_world_size()
+    if processes > 1:
         paddle.distributed.all_reduce(value)
-        value = value / paddle.distributed.get_world_size()
-    return value
+    return value.clip(min=1.0) / processes

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from paddle import nn, optimizer
 
+from toolkit.data.coco import Dataset
 from toolkit.errors import UserError
 from toolkit.train.ema import MovingAverage
+from toolkit.weights.fetch import sha256_of
 from toolkit.weights.load import read_checkpoint, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -20,67 +23,81 @@ class Progress:
     """How far a run has come."""
 
     epoch: int = 0
-    """Epochs completed."""
+    """Epochs completed, evaluation included."""
     step: int = 0
-    """Optimizer steps completed."""
+    """Steps completed; what goes beyond `epoch` full epochs is the place inside the next."""
     best_epoch: int = 0
     best: dict[str, Any] | None = None
     """Metrics of the best epoch."""
+    stale: int = 0
+    """Evaluations since the best one."""
 
 
-def save(
-    path: Path,
-    *,
-    model: nn.Layer,
-    optim: optimizer.Optimizer,
-    ema: MovingAverage | None,
-    progress: Progress,
-    data: dict[str, Any],
-) -> None:
-    """Write a checkpoint; a file that is there already stays whole until the new one is complete.
+@dataclass
+class State:
+    """All that changes while a run goes on.
 
-    `data` identifies the dataset; `restore` refuses another one.
+    There are no random states among it: a step's random numbers depend on its number, and a picture's augmentation on
+    seed, epoch and index.
     """
-    state = {
-        "format": FORMAT,
-        "progress": asdict(progress),
-        "data": data,
-        "model": {name: value.numpy() for name, value in model.state_dict().items()},
-        "optimizer": _by_structure(model, optim),
-        "ema": ema.state() if ema else None,
+
+    model: nn.Layer
+    optim: optimizer.Optimizer
+    ema: MovingAverage | None
+    progress: Progress
+    data: dict[str, Any]
+    """Identifies the dataset."""
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; a file that is there already stays whole until the new one is complete.
+
+        Raises UserError if it cannot be written, or if the weights are no longer numbers.
+        """
+        tree = {
+            "format": FORMAT,
+            "progress": asdict(self.progress),
+            "data": self.data,
+            "model": {name: value.numpy() for name, value in self.model.state_dict().items()},
+            "optimizer": _by_structure(self.model, self.optim),
+            "ema": self.ema.state() if self.ema else None,
+        }
+        for name, value in tree["model"].items():  # type: ignore[attr-defined]
+            if not np.isfinite(value).all():
+                raise UserError(f"{path}: not saved: {name} is no longer finite; start anew with a lower --lr")
+        write_atomically(path, tree)
+
+    def restore(self, path: Path) -> None:
+        """Take over the state in a checkpoint.
+
+        Raises UserError, with nothing changed, if it is damaged or of another format, model or dataset.
+        """
+        tree = read_checkpoint(path)
+        if tree.get("format") != FORMAT:
+            raise UserError(f"{path}: checkpoint of format {tree.get('format')}; this version reads format {FORMAT}")
+        for key, value in self.data.items():
+            if tree["data"].get(key) != value:
+                raise UserError(f"{path}: the run was started on other data ({key} differs); resume with its own data")
+        own = self.model.state_dict()
+        if {k: list(v.shape) for k, v in own.items()} != {k: list(v.shape) for k, v in tree["model"].items()}:
+            raise UserError(f"{path}: checkpoint of another model; its recipe.yaml was changed")
+        for name, value in tree["model"].items():
+            own[name].set_value(value)
+        _load_by_structure(self.model, self.optim, tree["optimizer"])
+        if self.ema and tree["ema"]:
+            self.ema.load(tree["ema"])
+        for field in fields(Progress):
+            setattr(self.progress, field.name, tree["progress"][field.name])
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """What a resumed run checks its data by: classes, counts, and the content of the annotation files."""
+    return {
+        "classes": list(dataset.train.classes),
+        "pictures": len(dataset.train.pictures),
+        "annotations": sum(len(picture.annotations) for picture in dataset.train.pictures),
+        "train annotations": sha256_of(dataset.train.json_path),
+        "val annotations": sha256_of(dataset.val.json_path),
     }
-    write_atomically(path, state)
-
-
-def restore(
-    path: Path,
-    *,
-    model: nn.Layer,
-    optim: optimizer.Optimizer,
-    ema: MovingAverage | None,
-    data: dict[str, Any],
-) -> Progress:
-    """Put the state of a checkpoint into `model`, `optim` and `ema`.
-
-    Raises UserError if there is none, or if it is of another format, model or dataset.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no checkpoint; the run ended before its first epoch did, so start it anew")
-    state = read_checkpoint(path)
-    if state.get("format") != FORMAT:
-        raise UserError(f"{path}: checkpoint of format {state.get('format')}; this version reads format {FORMAT}")
-    for key, value in data.items():
-        if state["data"].get(key) != value:
-            raise UserError(f"{path}: the run was started on other data ({key} differs); resume with the same --data")
-    own = model.state_dict()
-    if {k: list(v.shape) for k, v in own.items()} != {k: list(v.shape) for k, v in state["model"].items()}:
-        raise UserError(f"{path}: checkpoint of another model; its recipe.yaml was changed")
-    for name, value in state["model"].items():
-        own[name].set_value(value)
-    _load_by_structure(model, optim, state["optimizer"])
-    if ema and state["ema"]:
-        ema.load(state["ema"])
-    return Progress(**state["progress"])
 
 
 # Paddle names optimizer state after a process-wide counter of layers (conv2d_17.w_0_velocity_0), so it is stored under

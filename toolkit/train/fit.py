@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,31 @@ from paddle import Tensor, nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
-from toolkit.data.draw import draw_detections
-from toolkit.data.images import read_rgb
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
-from toolkit.evaluate.ap import Metrics, evaluate
+from toolkit.evaluate.ap import Evaluator, Metrics
 from toolkit.evaluate.detect import detect
 from toolkit.models import model_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
-from toolkit.train import checkpoint
+from toolkit.train import distributed, memory
+from toolkit.train.batch import to_tensors
+from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
-from toolkit.train.log import Log
-from toolkit.train.optim import build_optimizer, freeze, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.guard import Guard
+from toolkit.train.log import Log, Silence
+from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.pictures import truth_beside_found
+from toolkit.train.precision import Precision
+from toolkit.train.rehearsal import Forecast, rehearse
+from toolkit.train.stop import Stop, Stopped
 from toolkit.weights.load import load_weights, read_weights, write_atomically
 
 SAMPLE_PICTURES = 4
+SEEDS_APART = 1_000_003
+"""Between the random numbers of one process and the next."""
+ENDED = ("completed", "stopped early")
+"""How runs end that are not resumed."""
 
 
 def fit(
@@ -40,100 +50,155 @@ def fit(
     output: Path = Path("output"),
     weights: Path | None = None,
     resume: Run | None = None,
+    time_limit: float | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Train as `recipe` says.
 
-    After each evaluation the weights with the best mask AP so far are kept, and after each epoch a checkpoint.
+    After each evaluation the weights with the best mask AP so far are kept. Checkpoints are written after each epoch,
+    every few minutes in between, and on SIGINT and SIGTERM.
 
     Args:
         output: the folder in which the run gets a folder.
         weights: where training starts from; None: from fresh weights.
-        resume: a run to go on with after its last completed epoch, with the same numbers it would have seen.
+        resume: a run to go on with from its checkpoint, with the same numbers it would have seen. Where it was ended
+            before its first checkpoint, it begins again.
+        time_limit: minutes after which the run is saved and left, when the step or evaluation under way is done.
 
     Returns the run and what its `train_result.json` says. Raises UserError where training cannot go on, and where it is
     interrupted; nothing is written if it cannot even begin.
     """
     start = time.perf_counter()
     settings = recipe.train
+    rank, ranks = distributed.rank(), distributed.count()
     paddle.seed(settings.seed)
     model = model_of(recipe)
     freeze(model, settings.freeze)
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
-    batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line))
+    if settings.sync_bn:
+        distributed.synchronize_norms(model)
+    statistics = [value for name, value in model.state_dict().items() if name.endswith(("._mean", "._variance"))]
+    batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line), rank=rank, ranks=ranks)
     steps = len(batches)
-    progress, identity = checkpoint.Progress(), _identity(dataset)
-    if resume:
-        progress = checkpoint.restore(resume.checkpoint, model=model, optim=optim, ema=ema, data=identity)
+    progress = Progress()
+    state = State(model, optim, ema, progress, identity(dataset))
+    precision = Precision(settings.amp, model, optim)
+    forecast = None
+    if resume and resume.checkpoint.is_file():
+        state.restore(resume.checkpoint)
+    else:
+        forecast = rehearse(model, recipe, dataset, batches, ema)
+        _require_room((resume.path if resume else output), forecast)
 
-    run = resume or Run.create(output, recipe)
-    log = Log(run)
+    run = resume or (Run.create(output, recipe) if rank == 0 else None)
+    run = distributed.gather(run)[0]
+    log = Silence(run) if rank else Log(run, step=progress.step, epoch=progress.epoch)
+    stop, saved = Stop(time_limit), time.monotonic()
+    guard = Guard(model, recipe, run, log, files={picture.id: picture.file_name for picture in dataset.train.pictures})
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     ended = "failed"
+
+    def save(run: Run) -> None:
+        if rank == 0:
+            state.save(run.checkpoint)
+
     try:
         for line in _announcement(recipe, dataset, model, steps):
             log.say(line)
         if report:
             log.say(report.describe())
+        if precision.ignored:
+            log.say(f"train.amp {settings.amp}: the CPU computes in float32 all the same")
+        if forecast:
+            log.say(forecast.describe())
         if resume:
-            log.say(f"resumed after epoch {progress.epoch} of {settings.epochs}")
-        for epoch in range(progress.epoch, settings.epochs):
-            model.train()
-            with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
-                for batch in batches.epoch(epoch):
-                    # A step's random numbers depend on its number alone, so a resumed run draws the same.
-                    paddle.seed(settings.seed + progress.step)
-                    lr = scaled_lr(settings) * lr_factor(
-                        progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
-                    )
-                    optim.set_lr(lr)
-                    losses = model(to_tensors(batch))
-                    losses["loss"].backward()
-                    values = {name: float(loss) for name, loss in losses.items()}
-                    if not math.isfinite(values["loss"]):
-                        raise UserError(_not_finite(values, epoch + 1, progress.step, batch, run))
-                    optim.step()
-                    optim.clear_grad()
-                    if ema:
-                        ema.update()
-                    progress.step += 1
-                    bar.advance(progress.step, {**values, "lr": lr}, images=len(batch["image_ids"]))
-            progress.epoch = epoch + 1
-            line = f"epoch {progress.epoch}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
-            if progress.epoch % settings.eval_every == 0 or progress.epoch == settings.epochs:
-                with ema.applied() if ema else nullcontext():
-                    metrics = _evaluate(model, recipe, dataset, log, progress)
-                    line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
-                    if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
-                        progress.best, progress.best_epoch = metrics.as_dict(), progress.epoch
-                        write_atomically(run.best_weights, _state(model))
-                        line += "  (best so far)"
-            checkpoint.save(run.checkpoint, model=model, optim=optim, ema=ema, progress=progress, data=identity)
-            log.say(line)
+            log.say(f"resumed at step {progress.step}, epoch {min(progress.epoch + 1, settings.epochs)}")
+        with stop.listening():
+            for epoch in range(progress.epoch, settings.epochs):
+                if settings.early_stop and progress.stale >= settings.early_stop:
+                    log.say(f"no better mask AP in {progress.stale} evaluations in a row: stopped early")
+                    ended = "stopped early"
+                    break
+                model.train()
+                with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
+                    for parts in batches.epoch(epoch, skip=progress.step - epoch * steps):
+                        # A step's random numbers depend on its number alone, so a resumed run draws the same.
+                        paddle.seed(settings.seed + progress.step + SEEDS_APART * rank)
+                        lr = scaled_lr(settings) * lr_factor(
+                            progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
+                        )
+                        optim.set_lr(lr)
+                        guard.begin()
+                        values: dict[str, float] = {}
+                        for part in parts:
+                            with precision.cast():
+                                losses = model(to_tensors(part))
+                            precision.backward(losses["loss"] / len(parts))
+                            for name, loss in losses.items():
+                                values[name] = values.get(name, 0.0) + float(loss) / len(parts)
+                        distributed.average_gradients(trained)
+                        values = distributed.average(values)
+                        precision.unscale(optim)
+                        if not precision.scaler:  # which leaves out steps by itself until it has found its scale
+                            values["grad_norm"] = gradient_norm(trained)
+                        if guard.allows(values, parts, step=progress.step):
+                            precision.step(optim)
+                            if ema:
+                                ema.update()
+                        optim.clear_grad()
+                        if not settings.sync_bn:
+                            distributed.share(statistics)
+                        progress.step += 1
+                        images = ranks * sum(len(part["image_ids"]) for part in parts)
+                        bar.advance(progress.step, {**values, "lr": lr}, images=images)
+                        stop.check(distributed.gather)
+                        if time.monotonic() - saved >= 60 * settings.save_every_minutes:
+                            save(run)
+                            saved = time.monotonic()
+                line = f"epoch {epoch + 1}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
+                if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.epochs:
+                    with ema.applied() if ema else nullcontext():
+                        metrics = _evaluate(model, recipe, dataset, log, progress, stop)
+                        line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
+                        progress.stale += 1
+                        if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
+                            progress.best, progress.best_epoch, progress.stale = metrics.as_dict(), epoch + 1, 0
+                            if rank == 0:
+                                write_atomically(run.best_weights, _state(model))
+                            line += "  (best so far)"
+                progress.epoch = epoch + 1
+                save(run)
+                saved = time.monotonic()
+                log.say(line)
+            else:
+                ended = "completed"
         best = progress.best["mask"]["AP"] if progress.best else None
         log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
-        ended = "completed"
+    except Stopped as stopped:
+        save(run)
+        ended = str(stopped)
+        raise UserError(f"{ended}; saved at step {progress.step}, go on with: {_go_on(run)}") from None
     except KeyboardInterrupt:
         ended = "interrupted"
-        raise UserError(f"interrupted; go on with: seg-tune train --resume --run {run.path}") from None
+        raise UserError(f"interrupted; go on from the last checkpoint with: {_go_on(run)}") from None
     except UserError as error:
         ended = f"failed: {error}"
         raise
+    except OSError as error:
+        ended = f"failed: {error.strerror or error}"
+        raise UserError(f"{run.path}: {error.strerror or error}; mend that, then go on with: {_go_on(run)}") from None
     finally:
         batches.close()
-        result = _result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start)
-        run.result.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+        result = {
+            **_result(recipe, run, progress, ended=ended, seconds=time.perf_counter() - start),
+            "forecast": forecast.as_dict() if forecast else None,
+            "peak_memory": memory.peak(),
+        }
+        if rank == 0:
+            _write_result(run.result, result)
         log.close()
     return run, result
-
-
-def to_tensors(batch: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a batch, and the arrays in its lists, as tensors on the current device."""
-    return {
-        key: [paddle.to_tensor(item) for item in value] if isinstance(value, list) else paddle.to_tensor(value)
-        for key, value in batch.items()
-        if key != "image_ids"
-    }
 
 
 def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int) -> list[str]:
@@ -154,21 +219,27 @@ def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int)
     ]
 
 
-def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: checkpoint.Progress) -> Metrics:
+def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: Progress, stop: Stop) -> Metrics:
     settings = recipe.evaluate
     samples = []
-    pictures = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
-
-    def watched() -> Any:
-        for picture_id, found in detect(model, eval_batches(dataset.val, recipe), limit=settings.max_detections):
-            if picture_id in pictures:
-                picture = pictures[picture_id]
-                shown = found.above(recipe.predict.threshold)
-                samples.append((picture.file_name, draw_detections(read_rgb(picture.path), shown, dataset.val.classes)))
-            yield picture_id, found
-
-    metrics = evaluate(watched(), dataset.val, max_detections=settings.max_detections)
-    log.evaluation(progress.step, progress.epoch, metrics)
+    shown = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
+    part = replace(dataset.val, pictures=dataset.val.pictures[distributed.rank() :: distributed.count()])
+    evaluator = Evaluator(dataset.val, max_detections=settings.max_detections)
+    for picture_id, found in detect(model, eval_batches(part, recipe), limit=settings.max_detections):
+        if distributed.count() == 1:  # or else some would stop and others wait for them
+            stop.check(in_time=True)
+        evaluator.add(picture_id, found)
+        if picture_id in shown:
+            picture = shown[picture_id]
+            sure = found.above(recipe.predict.threshold)
+            samples.append((picture.file_name, truth_beside_found(picture, sure, dataset.val.classes)))
+    everything = distributed.gather(evaluator.collected())
+    for rank, (rows, seen) in enumerate(everything):
+        if rank != distributed.rank():
+            evaluator.take_over(rows, seen)
+    # Told by the first alone, so that all go by the same figures.
+    metrics: Metrics = distributed.gather(evaluator.summarize() if distributed.rank() == 0 else None)[0]
+    log.evaluation(progress.step, progress.epoch + 1, metrics)
     log.pictures(progress.step, samples)
     return metrics
 
@@ -178,24 +249,30 @@ def _state(model: nn.Layer) -> dict[str, Any]:
     return {name: value.numpy() for name, value in values.items()}
 
 
-def _identity(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "classes": list(dataset.train.classes),
-        "pictures": len(dataset.train.pictures),
-        "annotations": sum(len(picture.annotations) for picture in dataset.train.pictures),
-    }
+def _require_room(folder: Path, forecast: Forecast) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < forecast.disk:
+        raise UserError(
+            f"{folder}: {free / 1e9:.1f} GB free, and the run needs {forecast.disk / 1e9:.1f} for its checkpoints; "
+            "make room, or choose another --output"
+        )
 
 
-def _not_finite(values: dict[str, float], epoch: int, step: int, batch: dict[str, Any], run: Run) -> str:
-    parts = ", ".join(name for name, value in values.items() if name != "loss" and not math.isfinite(value))
-    ids = ", ".join(str(i) for i in batch["image_ids"])
-    return (
-        f"{run.path}: {parts or 'loss'} is not finite in epoch {epoch}, step {step}, pictures with id {ids}; "
-        "lower --lr (the last good checkpoint and the best weights are kept)"
-    )
+def _go_on(run: Run) -> str:
+    return f"seg-tune train --resume --run {run.path}"
 
 
-def _result(recipe: Recipe, run: Run, progress: checkpoint.Progress, *, ended: str, seconds: float) -> dict[str, Any]:
+def _write_result(path: Path, result: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    # A full disk is what the run may have ended by.
+    with suppress(OSError):
+        beside.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+        beside.replace(path)
+
+
+def _result(recipe: Recipe, run: Run, progress: Progress, *, ended: str, seconds: float) -> dict[str, Any]:
     return {
         "ended": ended,
         "model": recipe.model.name,

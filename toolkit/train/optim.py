@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import paddle
 from paddle import Tensor, nn, optimizer
 
 from toolkit.errors import UserError
@@ -87,6 +88,13 @@ def multiplier(name: str, multipliers: dict[str, float]) -> float:
     """The factor of the longest key that `name` starts with; 1 where none does."""
     matches = [prefix for prefix in multipliers if name.startswith(prefix)]
     return multipliers[max(matches, key=len)] if matches else 1.0
+
+
+@paddle.no_grad()
+def gradient_norm(parameters: Sequence[Tensor]) -> float:
+    """L2 norm of the gradients of all `parameters` together; not finite if one of them is not."""
+    norms = [paddle.linalg.norm(p.grad.astype("float32").flatten()) for p in parameters if p.grad is not None]
+    return float(paddle.linalg.norm(paddle.stack(norms))) if norms else 0.0
 
 
 def _norm_parameters(model: nn.Layer) -> Iterator[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import paddle
+
 from toolkit.data.coco import dataset_of
-from toolkit.device import set_device
+from toolkit.device import set_device, split_devices
 from toolkit.errors import UserError
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.run import Run
-from toolkit.train.fit import fit
+from toolkit.train import distributed
+from toolkit.train.fit import ENDED, fit
+from toolkit.train.launch import launch
 from toolkit.weights.fetch import resolve_pretrained
 
 
@@ -24,16 +27,30 @@ def start_training(
     settings: Sequence[str] = (),
     device: str = "auto",
     output: Path = Path("output"),
+    time_limit: float | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Begin a run and see it through; return it with what its `train_result.json` says.
 
     Args:
         model: its recipe is the start; `recipe`: a file in its place.
         overrides: dotted keys of the recipe and their values; `settings`: the same as `key=value`, and stronger.
+        device: see `toolkit.device`; of several, each gets a process.
         output: the folder in which the run gets a folder.
+        time_limit: minutes after which the run is saved and left.
 
     Raises UserError for bad settings and for data that cannot be trained on, before anything is written.
     """
+    if len(devices := split_devices(device)) > 1:
+        return launch(
+            start_training,
+            devices,
+            model=model,
+            recipe=recipe,
+            overrides=overrides,
+            settings=settings,
+            output=output,
+            time_limit=time_limit,
+        )
     if model is None and recipe is None:
         raise UserError("say which model to train with --model (`seg-tune models` lists them), or give a --recipe")
     asked = load_recipe(recipe or str(model), {**(overrides or {}), **parse_settings(settings)})
@@ -41,13 +58,18 @@ def start_training(
         raise UserError(f"--model {model}: {recipe} is a recipe of {asked.model.name}; give one of the two")
     dataset = dataset_of(asked.data)
     resolved = asked.model_copy(update={"classes": list(dataset.train.classes)})
-    set_device(device)
+    _enter(device)
     weights = resolve_pretrained(resolved.train.pretrained, resolved.model.name)
-    return fit(resolved, dataset, output=output, weights=weights)
+    return fit(resolved, dataset, output=output, weights=weights, time_limit=time_limit)
 
 
 def resume_training(
-    path: Path | None = None, *, output: Path = Path("output"), device: str = "auto", ignored: Sequence[str] = ()
+    path: Path | None = None,
+    *,
+    output: Path = Path("output"),
+    device: str = "auto",
+    time_limit: float | None = None,
+    ignored: Sequence[str] = (),
 ) -> tuple[Run, dict[str, Any]]:
     """Go on with the run at `path`, or with the newest in `output`.
 
@@ -56,9 +78,20 @@ def resume_training(
     if ignored:
         raise UserError(f"--resume goes on with the settings of the run; leave out {', '.join(ignored)}")
     run = Run.find(path, output=output)
-    if run.result.is_file() and json.loads(run.result.read_text(encoding="utf-8")).get("ended") == "completed":
+    if run.ended in ENDED:
         raise UserError(f"{run.path}: this run has ended; start another, from its weights with --pretrained")
+    if len(devices := split_devices(device)) > 1:
+        return launch(resume_training, devices, path=run.path, time_limit=time_limit)
     recipe = run.recipe()
     dataset = dataset_of(recipe.data)
-    set_device(device)
-    return fit(recipe, dataset, resume=run)
+    _enter(device)
+    # Ended before its first checkpoint, it begins again.
+    weights = None if run.checkpoint.is_file() else resolve_pretrained(recipe.train.pretrained, recipe.model.name)
+    return fit(recipe, dataset, weights=weights, resume=run, time_limit=time_limit)
+
+
+def _enter(device: str) -> None:
+    # Started by `paddle.distributed.launch`, a process has its device from there.
+    chosen = paddle.device.get_device() if device == "auto" and distributed.count() > 1 else device
+    set_device(chosen)
+    distributed.join()

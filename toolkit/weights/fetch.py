@@ -173,7 +173,7 @@ def _record(path: Path, part: Path) -> None:
     The note gets the time of the file, so that equal times mean: unchanged since.
     """
     note = _beside(path, ".sha256")
-    note.write_text(f"{_sha256(part)}  {path.name}\n", encoding="utf-8")
+    note.write_text(f"{sha256_of(part)}  {path.name}\n", encoding="utf-8")
     _copy_time(part, note)
 
 
@@ -191,7 +191,7 @@ def _is_intact(path: Path) -> bool:
         return True
     if _is_unchanged(path):
         return True
-    if note.read_text(encoding="utf-8").split()[:1] == [_sha256(path)]:
+    if note.read_text(encoding="utf-8").split()[:1] == [sha256_of(path)]:
         _copy_time(path, note)
         return True
     print(f"{path}: changed since it was downloaded; downloading it again", file=sys.stderr)
@@ -203,7 +203,7 @@ def _copy_time(source: Path, target: Path) -> None:
     os.utime(target, ns=(moment, moment))
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,0 +1,132 @@
+"""Several processes that train one model together, each on its part of every batch.
+
+In a single process all of this does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+import paddle.distributed as dist
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+
+
+def join() -> None:
+    """Meet the other processes, if this one was started as one of several."""
+    if count() > 1:
+        dist.init_parallel_env()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(dist.get_rank())
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(dist.get_world_size())
+
+
+def average(values: dict[str, float]) -> dict[str, float]:
+    """The mean over the processes of each value; all of them have the same names."""
+    if count() == 1:
+        return values
+    together = paddle.to_tensor(list(values.values()), dtype="float64")
+    dist.all_reduce(together)
+    return dict(zip(values, (together / count()).tolist(), strict=True))
+
+
+@paddle.no_grad()
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Give every process the mean of the gradients; a parameter that no process has used keeps none."""
+    if count() == 1:
+        return
+    used = paddle.to_tensor([float(p.grad is not None) for p in parameters])
+    dist.all_reduce(used)
+    shared = [p for p, uses in zip(parameters, used.tolist(), strict=True) if uses]
+    # In one piece: the way there and back costs more than the numbers.
+    flat = paddle.concat([(paddle.zeros_like(p) if p.grad is None else p.grad).flatten() for p in shared])
+    dist.all_reduce(flat)
+    flat = flat / count()
+    start = 0
+    for parameter in shared:
+        part = flat[start : start + parameter.size].reshape(parameter.shape)
+        if parameter.grad is None:
+            parameter.grad = part
+        else:
+            parameter.grad.set_value(part)
+        start += parameter.size
+
+
+@paddle.no_grad()
+def share(tensors: Sequence[Tensor]) -> None:
+    """Give every process the values of the first."""
+    if count() == 1 or not tensors:
+        return
+    flat = paddle.concat([tensor.flatten() for tensor in tensors])
+    dist.broadcast(flat, src=0)
+    start = 0
+    for tensor in tensors:
+        tensor.set_value(flat[start : start + tensor.size].reshape(tensor.shape))
+        start += tensor.size
+
+
+def gather(thing: Any) -> list[Any]:
+    """What each process has, in their order; plain data only."""
+    if count() == 1:
+        return [thing]
+    things: list[Any] = []
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def synchronize_norms(model: nn.Layer) -> None:
+    """Let the batch norms that learn take their statistics from the parts of all processes together."""
+    if count() == 1:
+        return
+    for layer in model.sublayers():
+        if type(layer) is nn.BatchNorm2D and not layer._use_global_stats:
+            layer.__class__ = SyncBatchNorm
+
+
+class SyncBatchNorm(nn.BatchNorm2D):
+    """Batch norm over the batches of all processes, on any device (Paddle's own runs on accelerators only)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        # x: [B, C, h, w]; own: [2 C + 1]
+        own_mean = x.mean([0, 2, 3])
+        own_variance = (x - own_mean.reshape([1, -1, 1, 1])).square().mean([0, 2, 3])
+        own = paddle.concat([own_mean, own_variance, paddle.full([1], x.size / x.shape[1])])
+        # Each puts its figures into a row of its own: sums of squares would lose half of the digits.
+        rows = F.one_hot(paddle.to_tensor([rank()]), count()).T * own
+        means, variances, sizes = _Sum.apply(rows).split([x.shape[1], x.shape[1], 1], axis=1)  # [R, C], [R, C], [R, 1]
+        weights = sizes / sizes.sum()
+        mean = (weights * means).sum(0)
+        variance = (weights * (variances + (means - mean).square())).sum(0)
+        with paddle.no_grad():
+            for running, now in ((self._mean, mean), (self._variance, variance)):
+                running.set_value(self._momentum * running + (1 - self._momentum) * now)
+        scale = (variance + self._epsilon).rsqrt() * self.weight
+        return x * scale.reshape([1, -1, 1, 1]) + (self.bias - mean * scale).reshape([1, -1, 1, 1])
+
+
+class _Sum(PyLayer):
+    """The sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
