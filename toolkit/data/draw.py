@@ -49,15 +49,15 @@ def draw_instances(
     boxes: Sequence[Box],
     masks: Sequence[NDArray[np.uint8]],
     labels: Sequence[str],
-    classes: Sequence[int],
     scores: Sequence[float] | None = None,
+    classes: Sequence[int],
 ) -> NDArray[np.uint8]:
     """Return a copy of `rgb` `[H, W, 3]` with the instances drawn on it.
 
     Args:
         boxes: x1 y1 x2 y2 in whole pixels, inside the picture.
         masks: uint8 `[y2 - y1, x2 - x1]`, the mask inside its box.
-        labels, scores: what stands on the label.
+        labels, scores: what stands on the label; annotations have no scores.
         classes: class index, which gives the colour; instances of one class differ in lightness.
     """
     canvas = rgb.copy()
@@ -79,7 +79,7 @@ def draw_instances(
         x1, y1, x2, y2 = boxes[i]
         if x2 > x1 and y2 > y1:
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=(*colours[i], 200), width=width)
-    texts = labels if scores is None else [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)]
+    texts = [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)] if scores is not None else labels
     _write_labels(pen, image.size, boxes, texts, colours)
     return np.asarray(image)
 
@@ -116,7 +116,7 @@ def _write_labels(
     pad = max(2, points // 5)
     taken: list[tuple[float, float, float, float]] = []
     for box, text, colour in zip(boxes, texts, colours, strict=True):
-        font = _font(points, text.isascii())
+        font = font_for(text, points)
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         wide, high = right - left + 2 * pad, bottom - top + 2 * pad
         x, y = _free_place(box, (wide, high), size, taken)
@@ -142,6 +142,11 @@ def _free_place(
 def _ink(colour: Colour) -> Colour:
     red, green, blue = colour
     return (20, 20, 20) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+def font_for(text: str, points: int) -> Any:
+    """A font of Pillow's that has the glyphs of `text`, where the system has one."""
+    return _font(points, text.isascii())
 
 
 @lru_cache(maxsize=16)
