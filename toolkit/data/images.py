@@ -171,7 +171,10 @@ def _read_with_pillow(path: str | Path, data: bytes) -> NDArray[np.uint8]:
     with _opened(path, io.BytesIO(data)) as image:
         _decode_strictly(path, image)
         if image.mode[0] in "IF":
-            raise PictureError("image-unreadable", f"{path}: {image.format} with pixels of kind {image.mode} cannot be read; make it a PNG")
+            raise PictureError(
+                "image-unreadable",
+                f"{path}: {image.format} with pixels of kind {image.mode} cannot be read; make it a PNG",
+            )
         # Pillow has turned a TIFF when it is loaded; some versions would turn it again.
         turned = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
         return np.asarray(turned.convert("RGB"))
