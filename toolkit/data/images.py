@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -99,6 +100,66 @@ def read_header(path: str | Path) -> Header:
     # Seldom: cut off, of another format, or with something after the picture.
     height, width = read_rgb(path).shape[:2]
     return Header((height, width) if header.orientation < 5 else (width, height), header.orientation)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen in a picture that was decoded to its end."""
+
+    header: Header
+    format: str
+    mode: str
+    """Pillow's name for the kind of pixels."""
+    deep: bool
+    """More than 8 bits a channel."""
+    alpha: bool
+    frames: int
+    digest: bytes
+    """Of the file."""
+    thumb: NDArray[np.uint8]
+    """Gray `[16, 16]`, not turned."""
+    blank: bool
+    """One colour all over."""
+
+
+def examine(path: str | Path) -> Look:
+    """Decode a picture to its end, JPEG at an eighth of its size.
+
+    Raises PictureError for what `read_rgb` cannot read, and for what is cut off or damaged.
+    """
+    data = _read(Path(path))
+    with _opened(path, io.BytesIO(data)) as image:
+        header = Header((image.height, image.width), _orientation(image))
+        mode, kind = image.mode, str(image.format)
+        deep = mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+        image.draft("L", (image.width // 8, image.height // 8))
+        _decode_strictly(path, image)
+        gray = image if image.mode == "L" else image.convert("RGBA" if alpha else "RGB").convert("L")
+        thumb = np.asarray(gray.resize((16, 16), Image.Resampling.BOX))
+        low, high = np.asarray(gray).min(), np.asarray(gray).max()
+        frames = _frames(image)
+    if mode[0] in "IF":
+        read_rgb(path)
+    return Look(
+        header=header,
+        format=kind,
+        mode=mode,
+        deep=deep,
+        alpha=alpha,
+        frames=frames,
+        digest=hashlib.blake2b(data, digest_size=16).digest(),
+        thumb=thumb,
+        # What encoders leave of one colour is not exactly one.
+        blank=bool(int(high) - int(low) <= 2),
+    )
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # Of damage behind the first frame.
+        return 1
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -28,8 +28,8 @@ CHUNK = 16384
 ANY_SIZE = (2**40, 2**40)
 REQUIRED = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
-Advance = Callable[[int], None]
-"""Takes how many more are done."""
+Advance = Callable[[int, int], None]
+"""Takes how many are done, and of how many."""
 
 
 class File:
@@ -121,11 +121,12 @@ class Outlines:
         parts: list[Ints] = []
         for first in range(0, len(annotations), CHUNK):
             chunk = annotations[first : first + CHUNK]
-            for piece, into in zip(
-                self._read(file, chunk, first, findings), (points, lengths, owners, parts), strict=True
-            ):
-                into.append(piece)
-            advance(len(chunk))
+            point, length, owner, part = self._read(file, chunk, first, findings)
+            points.append(point)
+            lengths.append(length)
+            owners.append(owner)
+            parts.append(part)
+            advance(first + len(chunk), len(annotations))
         self.points: Floats = np.concatenate(points or [np.empty(0)]).reshape(-1, 2)
         lengths_of = np.concatenate(lengths or [np.empty(0, np.int64)])
         self.start: Ints = np.concatenate([[0], np.cumsum(lengths_of // 2)])
@@ -200,11 +201,11 @@ def _beyond(polygon: list[Any]) -> bool:
     return any(type(value) is int and abs(value) > 2**64 for value in polygon)
 
 
-def read_file(source: Source, findings: Findings, *, advance: Advance = lambda _: None) -> File | None:
+def read_file(source: Source, findings: Findings, *, advance: Advance = lambda done, total: None) -> File | None:
     """Parse a file and its segmentations; None where it is not of COCO's form, which the findings then say.
 
     Args:
-        advance: takes the number of annotations read since it was called last.
+        advance: takes how many annotations have been read.
     """
     with _without_collector():
         nothing = File(source, {"images": [], "annotations": [], "categories": []}, findings)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.data.findings.table import CODES, Code, Lang
 from toolkit.errors import UserError
+
+Rows = Sequence[int] | NDArray[np.signedinteger[Any]]
 
 
 class Entries(Protocol):
@@ -82,7 +85,7 @@ class Found:
     code: Code
     file: Entries
     section: str
-    rows: Sequence[int]
+    rows: Rows
     key: str
     values: dict[str, Any]
     """Lists and arrays hold a value for each row."""
@@ -95,7 +98,7 @@ class Found:
 
     def __getitem__(self, i: int) -> Finding:
         row = int(self.rows[i])
-        values = {k: v[i] if isinstance(v, (list, np.ndarray)) else v for k, v in self.values.items()}
+        values = {key: _at(value, i) for key, value in self.values.items()}
         return Finding(
             code=self.code,
             split=self.file.split,
@@ -109,6 +112,12 @@ class Found:
         )
 
 
+def _at(value: Any, i: int) -> Any:
+    if isinstance(value, np.ndarray):
+        return value[i].item()
+    return value[i] if isinstance(value, list) else value
+
+
 class Findings:
     """All that was found, in the order of the rules."""
 
@@ -116,7 +125,7 @@ class Findings:
         self.found: list[Found] = []
 
     def add(
-        self, code: str, file: Entries, section: str = "", rows: Sequence[int] = (0,), *, key: str = "", **values: Any
+        self, code: str, file: Entries, section: str = "", rows: Rows = (0,), *, key: str = "", **values: Any
     ) -> None:
         """Note `code` at `rows` of `section`, or for the whole file; `values` fill the text, lists of them by row."""
         if len(rows):
