@@ -28,6 +28,9 @@ CHUNK = 16384
 ANY_SIZE = (2**40, 2**40)
 REQUIRED = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
+_POLYGONS = re.compile(rb'"segmentation"\s*:\s*(\[[-+0-9eE.,\s\[\]]*\])')
+_HOLE = "\0"
+
 Advance = Callable[[int, int], None]
 """Takes how many are done, and of how many."""
 
@@ -104,6 +107,43 @@ class File:
         self.sound[section] = sound
 
 
+class Text:
+    """The polygons of a file as they stand in it.
+
+    As objects they need four times the room of the file, and the parser as much again for itself; so they are cut out,
+    and parsed by and by.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._spans: list[tuple[int, int]] = []
+
+    def tree(self) -> Any:
+        """The file with holes in place of polygons, or None where that cannot be told from what is in the file.
+
+        Raises orjson.JSONDecodeError.
+        """
+        return None if rb"\u0000" in self.data else orjson.loads(_POLYGONS.sub(self._cut, self.data))
+
+    def fill(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Put the polygons of annotations back in.
+
+        Raises orjson.JSONDecodeError.
+        """
+        holes = [
+            (entry, self._spans[value[_HOLE]])
+            for entry in entries
+            if type(value := entry.get("segmentation")) is dict and _HOLE in value
+        ]
+        values = orjson.loads(b"[" + b",".join(self.data[first:last] for _, (first, last) in holes) + b"]")
+        for (entry, _), value in zip(holes, values, strict=True):
+            entry["segmentation"] = value
+
+    def _cut(self, match: re.Match[bytes]) -> bytes:
+        self._spans.append(match.span(1))
+        return b'"segmentation":{"\\u0000":%d}' % (len(self._spans) - 1)
+
+
 class Outlines:
     """The segmentations of a file.
 
@@ -111,7 +151,7 @@ class Outlines:
     of its list.
     """
 
-    def __init__(self, file: File, findings: Findings, advance: Advance) -> None:
+    def __init__(self, file: File, text: Text | None, findings: Findings, advance: Advance) -> None:
         """Takes the segmentations out of the file's annotations: as arrays they need a tenth of the room."""
         annotations = file.sections["annotations"]
         self.rles: dict[int, Mapping[str, Any]] = {}
@@ -121,6 +161,8 @@ class Outlines:
         parts: list[Ints] = []
         for first in range(0, len(annotations), CHUNK):
             chunk = annotations[first : first + CHUNK]
+            if text:
+                text.fill(chunk)
             point, length, owner, part = self._read(file, chunk, first, findings)
             points.append(point)
             lengths.append(length)
@@ -207,25 +249,38 @@ def read_file(source: Source, findings: Findings, *, advance: Advance = lambda d
     Args:
         advance: takes how many annotations have been read.
     """
+    nothing = File(source, {"images": [], "annotations": [], "categories": []}, findings)
+    data = _read(source.json_path, nothing, findings)
+    if data is None:
+        return None
     with _without_collector():
-        nothing = File(source, {"images": [], "annotations": [], "categories": []}, findings)
-        tree = _parse(source.json_path, nothing, findings)
-        if tree is None:
-            return None
-        what = what_zh = ""
-        if not isinstance(tree, dict):
-            what = "must be an object with the keys images, annotations and categories"
-            what_zh = "必须是含有 images、annotations 和 categories 的对象"
-        else:
-            key = next((k for k in ("images", "annotations", "categories") if not isinstance(tree.get(k), list)), None)
-            if key:
-                what, what_zh = f"{key}: must be a list", f"{key} 必须是列表"
-        if what:
-            findings.add("json-not-coco", nothing, what=what, what_zh=what_zh)
-            return None
-        file = File(source, tree, findings)
-        file.outlines = Outlines(file, findings, advance)
-        return file
+        text = Text(data)
+        known = len(findings.found)
+        try:
+            tree = text.tree()
+            if tree is not None:
+                return _columns(source, tree, text, nothing, findings, advance)
+        except orjson.JSONDecodeError:
+            del findings.found[known:]
+        tree = _parse(data, nothing, findings)
+        return None if tree is None else _columns(source, tree, None, nothing, findings, advance)
+
+
+def _columns(
+    source: Source, tree: Any, text: Text | None, nothing: File, findings: Findings, advance: Advance
+) -> File | None:
+    what = what_zh = ""
+    if not isinstance(tree, dict):
+        what = "must be an object with the keys images, annotations and categories"
+        what_zh = "必须是含有 images、annotations 和 categories 的对象"
+    elif key := next((k for k in ("images", "annotations", "categories") if not isinstance(tree.get(k), list)), None):
+        what, what_zh = f"{key}: must be a list", f"{key} 必须是列表"
+    if what:
+        findings.add("json-not-coco", nothing, what=what, what_zh=what_zh)
+        return None
+    file = File(source, tree, findings)
+    file.outlines = Outlines(file, text, findings, advance)
+    return file
 
 
 @contextmanager
@@ -240,15 +295,17 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(path: Path, nothing: File, findings: Findings) -> Any:
+def _read(path: Path, nothing: File, findings: Findings) -> bytes | None:
     try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError:
         findings.add("file-missing", nothing)
-        return None
     except OSError as error:
         findings.add("file-unreadable", nothing, error=error.strerror or error)
-        return None
+    return None
+
+
+def _parse(data: bytes, nothing: File, findings: Findings) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -63,7 +63,7 @@ def check_boxes(file: File, findings: Findings) -> None:
     given = boxes(values)
     absent = np.array([value is None for value in values], np.bool_)
     _add(findings, "bbox-missing", file, absent & file.sound["annotations"], key="bbox")
-    sound: Flags = np.isfinite(given).all(1) & (np.nan_to_num(given[:, 2:]) >= 0).all(1)
+    sound = np.asarray(np.isfinite(given).all(1) & (np.nan_to_num(given[:, 2:]) >= 0).all(1))
     _add(findings, "bbox-invalid", file, ~absent & ~sound & file.sound["annotations"], key="bbox")
     rows = np.flatnonzero(sound & ~file.empty)
     box, mask = given[rows], file.box[rows]
