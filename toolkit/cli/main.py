@@ -14,6 +14,7 @@ from toolkit.cli.models import models
 from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
 from toolkit.cli.train import train
+from toolkit.cli.validate import validate
 from toolkit.errors import UserError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 app.command()(quickstart)
 app.command()(models)
+app.command()(validate)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(export)

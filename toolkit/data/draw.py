@@ -49,7 +49,7 @@ def draw_instances(
     boxes: Sequence[Box],
     masks: Sequence[NDArray[np.uint8]],
     labels: Sequence[str],
-    scores: Sequence[float],
+    scores: Sequence[float] | None = None,
     classes: Sequence[int],
 ) -> NDArray[np.uint8]:
     """Return a copy of `rgb` `[H, W, 3]` with the instances drawn on it.
@@ -57,7 +57,7 @@ def draw_instances(
     Args:
         boxes: x1 y1 x2 y2 in whole pixels, inside the picture.
         masks: uint8 `[y2 - y1, x2 - x1]`, the mask inside its box.
-        labels, scores: what stands on the label.
+        labels, scores: what stands on the label; annotations have no scores.
         classes: class index, which gives the colour; instances of one class differ in lightness.
     """
     canvas = rgb.copy()
@@ -79,7 +79,8 @@ def draw_instances(
         x1, y1, x2, y2 = boxes[i]
         if x2 > x1 and y2 > y1:
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=(*colours[i], 200), width=width)
-    _write_labels(pen, image.size, boxes, [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)], colours)
+    texts = [f"{t} {s:.2f}" for t, s in zip(labels, scores, strict=True)] if scores is not None else labels
+    _write_labels(pen, image.size, boxes, texts, colours)
     return np.asarray(image)
 
 

@@ -266,6 +266,15 @@ def read_file(source: Source, findings: Findings, *, advance: Advance = lambda d
         return None if tree is None else _columns(source, tree, None, nothing, findings, advance)
 
 
+def read_tree(source: Source) -> Any:
+    """The file as it is, read as leniently as `read_file` does; None where it cannot be."""
+    findings = Findings()
+    nothing = File(source, {"images": [], "annotations": [], "categories": []}, findings)
+    data = _read(source.json_path, nothing, findings)
+    with _without_collector():
+        return None if data is None else _parse(data, nothing, findings)
+
+
 def _columns(
     source: Source, tree: Any, text: Text | None, nothing: File, findings: Findings, advance: Advance
 ) -> File | None:

@@ -87,6 +87,7 @@ def find_pictures(file: File, findings: Findings) -> Listing:
         elif not any(_within(path, root) for path in candidates[-len(folders) :]):
             findings.add("image-outside", file, "images", [row], **place, root=source.root)
         elif (actual := next(filter(None, map(listing.other_case, inside)), None)) is not None:
+            file.files[row] = Path(actual)
             findings.add("image-name-case", file, "images", [row], **place, actual=actual)
         else:
             findings.add("image-missing", file, "images", [row], **place, looked=", ".join(folders))
