@@ -123,7 +123,7 @@ class Look:
 
 
 def examine(path: str | Path) -> Look:
-    """Decode a picture to its end, JPEG at an eighth of its size.
+    """Decode a picture to its end, JPEG at down to an eighth of its size.
 
     Raises PictureError for what `read_rgb` cannot read, and for what is cut off or damaged.
     """
@@ -133,7 +133,7 @@ def examine(path: str | Path) -> Look:
         mode, kind = image.mode, str(image.format)
         deep = mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-        image.draft("L", (image.width // 8, image.height // 8))
+        image.draft("L", (32, 32))
         _decode_strictly(path, image)
         gray = image if image.mode == "L" else image.convert("RGBA" if alpha else "RGB").convert("L")
         thumb = np.asarray(gray.resize((16, 16), Image.Resampling.BOX))

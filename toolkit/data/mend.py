@@ -91,7 +91,7 @@ def _mend_polygons(value: Any, frame: Frame, *, crossing: bool) -> tuple[Any, st
     parts = _numbers_of(value)
     whole = [part for part in parts if len(part) >= 6 and not len(part) % 2 and np.isfinite(part).all()]
     polygons = parse_polygons(whole, frame.stored)
-    kept = [polygon for polygon in polygons if _area(polygon) > 1e-9]
+    kept = [polygon for polygon in polygons if _encloses(polygon, frame.stored)]
     if len(kept) < len(parts):
         done.append(f"{len(parts) - len(kept)} polygons that enclose nothing left out")
     if not frame.plain:
@@ -101,7 +101,7 @@ def _mend_polygons(value: Any, frame: Frame, *, crossing: bool) -> tuple[Any, st
     inside = [clip(polygon, frame.size) for polygon in kept]
     if any(len(a) != len(b) or (a != b).any() for a, b in zip(inside, kept, strict=True)):
         done.append("outlines cut off at the border of the picture")
-    inside = [polygon for polygon in inside if len(polygon) >= 6 and _area(polygon) > 1e-9]
+    inside = [polygon for polygon in inside if len(polygon) >= 6 and _encloses(polygon, frame.size)]
     if crossing and inside:
         return segmentation_to_rle(inside, frame.size), "; ".join([*done, "outline that crosses itself made a mask"])
     return [polygon.round(3).tolist() for polygon in inside], "; ".join(done)
@@ -145,6 +145,8 @@ def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
     return points.ravel()
 
 
-def _area(polygon: Polygon) -> float:
+def _encloses(polygon: Polygon, size: tuple[int, int]) -> bool:
     x, y = polygon[0::2], polygon[1::2]
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    # The two halves of a bow tie cancel each other, but are drawn.
+    return area > 1e-9 or rle_area(segmentation_to_rle([polygon], size)) > 0

@@ -206,7 +206,7 @@ class Outlines:
         if odd or not set(map(type, chain.from_iterable(flat))) <= {int, float}:
             kept = []
             for i, polygon in enumerate(flat):
-                if len(polygon) % 2 or not set(map(type, polygon)) <= {int, float} or _beyond(polygon):
+                if len(polygon) % 2 or not set(map(type, polygon)) <= {int, float}:
                     if not file.refused[owners[i]]:
                         self._refuse(file, [[]] * parts[i] + [polygon], owners[i], findings)
                 else:
@@ -225,7 +225,7 @@ class Outlines:
             self._refuse(file, value, row, findings)
             return
         for part, polygon in enumerate(value):
-            if len(polygon) >= 6 or len(polygon) % 2:
+            if len(polygon) >= 6 or len(polygon) % 2 or any(type(value) not in (int, float) for value in polygon):
                 yield part, polygon
             else:
                 findings.add("polygon-few-points", file, "annotations", [row], key="segmentation", part=part)
@@ -234,13 +234,11 @@ class Outlines:
         file.refused[row] = True
         try:
             parse_polygons(value, ANY_SIZE)
-        except MaskError as error:
-            findings.add(error.code, file, "annotations", [row], key="segmentation", error=str(error))
-
-
-def _beyond(polygon: list[Any]) -> bool:
-    """Integers that no float holds, which only lenient parsing lets through."""
-    return any(type(value) is int and abs(value) > 2**64 for value in polygon)
+            # Truth values pass for numbers there.
+            error = MaskError("polygon-not-numbers", "polygon must be a flat list of numbers x1, y1, x2, y2, ...")
+        except MaskError as broken:
+            error = broken
+        findings.add(error.code, file, "annotations", [row], key="segmentation", error=str(error))
 
 
 def read_file(source: Source, findings: Findings, *, advance: Advance = lambda done, total: None) -> File | None:

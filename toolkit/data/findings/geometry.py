@@ -63,7 +63,8 @@ def check_masks(file: File, findings: Findings) -> Parts:
     outlines = file.outlines
     assert outlines is not None
     parts = Parts(outlines)
-    frames = np.where((file.image >= 0)[:, None], file.frame[file.image], 0) if len(file.frame) else np.zeros((0, 2))
+    frames = np.zeros((len(file.image), 2))
+    frames[file.image >= 0] = file.frame[file.image[file.image >= 0]]
     usable = (frames > 0).all(1) & ~file.refused
     _check_polygons(file, outlines, parts, frames, usable, findings)
     usable &= ~file.refused

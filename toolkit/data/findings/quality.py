@@ -36,7 +36,9 @@ def check_shapes(file: File, parts: Parts, findings: Findings) -> None:
     _add(findings, "segmentation-missing", file, nothing)
 
     ok = file.measured[owner]
-    flat = ok & (parts.area < 1e-9)
+    crosses = crossing(outlines.points, outlines.start) & ok
+    # The two halves of a bow tie cancel each other.
+    flat = ok & (parts.area < 1e-9) & ~crosses
     rows = np.flatnonzero(flat)
     findings.add(
         *("polygon-degenerate", file, "annotations", owner[rows]), key="segmentation", part=outlines.part[rows]
@@ -52,7 +54,7 @@ def check_shapes(file: File, parts: Parts, findings: Findings) -> None:
     rows = np.flatnonzero((distance > OUTSIDE) & ~gone)
     findings.add("polygon-outside", file, "annotations", rows, key="segmentation", distance=distance[rows])
 
-    rows = np.flatnonzero(crossing(outlines.points, outlines.start) & ok & ~flat)
+    rows = np.flatnonzero(crosses)
     findings.add("polygon-crossing", file, "annotations", owner[rows], key="segmentation", part=outlines.part[rows])
     _add(findings, "crowd-polygon", file, file.crowd & has_polygons & file.measured)
 
