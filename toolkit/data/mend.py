@@ -142,7 +142,7 @@ def clip(polygon: Polygon, size: tuple[int, int]) -> Polygon:
             if d >= 0:
                 pieces.append(here)
         points = np.array(pieces).reshape(-1, 2)
-    return points.ravel()
+    return points.clip(0, size[::-1]).ravel()
 
 
 def _encloses(polygon: Polygon, size: tuple[int, int]) -> bool:

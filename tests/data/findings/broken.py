@@ -42,10 +42,15 @@ PICTURES = {f"{s} {i}.png": encoded(noise(100 * n + i)) for n, s in enumerate(CO
 class Broken:
     """A sound dataset in PaddleX's layout, to be spoilt."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, times: int = 1) -> None:
         self.root = root
-        self.files = {f"images/{name}": data for name, data in PICTURES.items()}
-        self.trees: dict[str, Any] = {split: self._tree(split, count) for split, count in COUNTS.items()}
+        counts = {split: times * count for split, count in COUNTS.items()}
+        self.trees: dict[str, Any] = {split: self._tree(split, count) for split, count in counts.items()}
+        self.files = {
+            f"images/{split} {i}.png": PICTURES.get(f"{split} {i}.png") or encoded(noise(1000 * count + i))
+            for split, count in counts.items()
+            for i in range(count)
+        }
         self.raw: dict[str, Callable[[str], bytes]] = {}
         """What becomes of the text of an annotation file."""
 
