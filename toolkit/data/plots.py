@@ -19,7 +19,7 @@ def bars(names: Sequence[str], train: Sequence[int], val: Sequence[int]) -> Mark
     order = sorted(range(len(names)), key=lambda i: (-train[i] - val[i], i))[:MOST_BARS]
     most = max([*train, *val, 1])
     room = min(130, 8 + 7 * max((_width(name) for name in names), default=4))
-    scale = (WIDTH - room - 52) / most
+    scale = (WIDTH - room - 14 - 7 * len(f"{most} + {most}")) / most
     parts = []
     for place, i in enumerate(order):
         y = place * 18

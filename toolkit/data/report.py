@@ -330,7 +330,6 @@ def _plots(checked: Checked, words: dict[str, str]) -> Iterator[tuple[str, Marku
     def both(key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return columns["train"][key], columns["val"][key]
 
-    yield words["plot_classes"], _class_bars(checked)
     edges = np.array([0, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1e9])
     labels = ["<8", "16", "32", "64", "96", "128", "192", "256", "512", ">"]
     yield words["plot_areas"], plots.histogram(*both("sides"), edges, labels, words["axis_areas"])
@@ -342,6 +341,7 @@ def _plots(checked: Checked, words: dict[str, str]) -> Iterator[tuple[str, Marku
     labels = ["0", "1", "2", "–4", "–8", "–16", "–32", "–64", ">"]
     yield words["plot_counts"], plots.histogram(*both("counts"), edges, labels, words["axis_counts"])
     yield words["plot_sizes"], plots.scatter(*both("pictures"), words["axis_sizes"])
+    yield words["plot_classes"], _class_bars(checked)
 
 
 def _columns(file: File | None) -> dict[str, NDArray[np.float64]]:
