@@ -131,9 +131,13 @@ def write_report(
     *,
     lang: Lang = "en",
     ceiling: Ceiling | None = None,
+    partial: bool = False,
     stage: Stage = quietly,
 ) -> Path:
     """Write `report.html`, `check_dataset_result.json` and what the latter names into `folder`; return the page.
+
+    Args:
+        partial: not all pictures were to be opened, which the page then says.
 
     Raises UserError if the folder cannot be written to.
     """
@@ -148,7 +152,7 @@ def write_report(
             if picture:
                 shown[split, row] = picture
             advance(done, len(wanted))
-    page = _page(checked, sources, list(shown.values()), lang, ceiling)
+    page = _page(checked, sources, list(shown.values()), lang, ceiling, partial)
     try:
         pictures = folder / "check_dataset" / "demo_img"
         pictures.mkdir(parents=True, exist_ok=True)
@@ -190,7 +194,9 @@ def paddlex_result(checked: Checked, dataset: str, paths: dict[str, list[str]]) 
     }
 
 
-def _page(checked: Checked, sources: Sequence[Source], shown: list[Shown], lang: Lang, ceiling: Ceiling | None) -> str:
+def _page(
+    checked: Checked, sources: Sequence[Source], shown: list[Shown], lang: Lang, ceiling: Ceiling | None, partial: bool
+) -> str:
     words, findings, files = WORDS[lang], checked.findings, checked.files
     anchors = {picture.anchor for picture in shown}
     tiles = []
@@ -225,7 +231,7 @@ def _page(checked: Checked, sources: Sequence[Source], shown: list[Shown], lang:
         words=words,
         dataset=str(sources[0].root),
         passed=not findings.count("error"),
-        partly=words["partly"].format(count=opened, all=there) if opened < there else "",
+        partly=words["partly"].format(count=opened, all=there) if partial else "",
         tiles=tiles,
         ceiling=words["ceiling"].format(**{**vars(ceiling), "ap": 100 * ceiling.ap}) if ceiling else "",
         groups=[{"title": GROUPS[name][lang], "codes": groups[name]} for name in GROUPS if name in groups],

@@ -99,7 +99,10 @@ def validate_dataset(
                 for file in checked.files.values():
                     check_sizes_for(file, recipe, checked.findings)
                 ceiling = mask_ceiling(list(checked.files.values())[-1], recipe)
-        page = write_report(checked, sources, report, lang=language, ceiling=ceiling, stage=stage) if report else None
+        page = None
+        if report:
+            options: dict[str, Any] = {"lang": language, "ceiling": ceiling, "partial": max_images is not None}
+            page = write_report(checked, sources, report, **options, stage=stage)
         mended = repair(checked, sources, fix, stage=stage) if fix else None
 
     passed = not checked.findings.count("error")
