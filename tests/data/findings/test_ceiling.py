@@ -32,7 +32,7 @@ def test_the_ceiling_rises_with_the_input(shapes):
     found = [mask_ceiling(shapes, recipe("Mask-RT-DETR-S", side)) for side in (64, 128, 256, 640)]
     aps = [ceiling.ap for ceiling in found]
     assert aps == sorted(aps)
-    assert aps[0] < 0.9
+    assert aps[0] < 0.95
     assert aps[-1] > 0.98
     assert found[0].measured == found[0].instances > 50
 
