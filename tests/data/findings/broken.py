@@ -398,7 +398,7 @@ for name, value, code in (
     ("sticking out", [square(-6, 4, 12)], "polygon-outside"),
     ("outside", [square(-15, -12, 9)], "mask-outside"),
     ("bow tie", [[2, 2, 20, 20, 20, 2, 2, 20]], "polygon-crossing"),
-    ("tooth through the other side", [[2, 2, 30, 2, 30, 10, 18, 10, 16, 0.5, 14, 10, 2, 10]], "polygon-crossing"),
+    ("tooth through the other side", [[2, 10, 30, 10, 30, 20, 24, 20, 16, 0.5, 8, 20, 2, 20]], "polygon-crossing"),
     ("null", None, "segmentation-missing"),
     ("empty list", [], "segmentation-missing"),
     ("RLE without counts", {"size": [HEIGHT, WIDTH]}, "rle-malformed"),

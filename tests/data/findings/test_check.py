@@ -141,3 +141,12 @@ def test_pictures_are_opened_evenly(tmp_path: Path) -> None:
     assert sorted(checked.looks["train"].digests) == [0, 2]
     assert [f.path for f in checked.findings if f.code.name == "image-unreadable"] == ["images[4].file_name"]
     assert not check_sources(find_sources(tmp_path), max_images=0).findings.count("error")
+
+
+def test_outlines_that_cross_themselves_by_a_hair_are_no_finding(tmp_path: Path) -> None:
+    broken = Broken(tmp_path)
+    broken.trees["train"]["annotations"][0].update(
+        segmentation=[[2, 2, 20, 2, 20, 20, 10, 20, 10.3, 20.2, 10.1, 19.9, 2, 20]], area=324, bbox=[2, 2, 18, 18]
+    )
+    broken.write()
+    assert {finding.code.name for finding in check_sources(find_sources(tmp_path)).findings} == ALWAYS
