@@ -19,6 +19,7 @@ from toolkit.cli.quickstart import quickstart
 from toolkit.cli.sample import sample
 from toolkit.cli.split import split
 from toolkit.cli.train import train
+from toolkit.cli.validate import validate
 from toolkit.errors import UserError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 app.command()(quickstart)
 app.command()(models)
+app.command()(validate)
 app.command()(convert)
 app.command()(split)
 app.command()(merge)

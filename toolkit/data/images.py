@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,27 @@ _DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # A file of these formats is whole if its last bytes hold this marker.
 _END = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 32
+# Pillow warns from half of the pixels on that it refuses.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+LONGEST_SIDE = 65_535
+"""Of a picture; JPEG's own limit."""
+
+
+class PictureError(UserError):
+    """A file that is no whole picture.
+
+    Args:
+        code: the rule's name in `toolkit.data.findings`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions come back from worker processes by their first argument alone otherwise.
+        return type(self), (self.code, str(self))
 
 
 @dataclass(frozen=True)
@@ -71,12 +94,72 @@ def read_header(path: str | Path) -> Header:
             stream.seek(max(0, file.stat().st_size - _TAIL))
             whole = _ends_well(image.format, stream.read())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise PictureError("image-unreadable", f"{path}: cannot be read: {error.strerror or error}") from None
     if whole:
         return header
     # Seldom: cut off, of another format, or with something after the picture.
     height, width = read_rgb(path).shape[:2]
     return Header((height, width) if header.orientation < 5 else (width, height), header.orientation)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen in a picture that was decoded to its end."""
+
+    header: Header
+    format: str
+    mode: str
+    """Pillow's name for the kind of pixels."""
+    deep: bool
+    """More than 8 bits a channel."""
+    alpha: bool
+    frames: int
+    digest: bytes
+    """Of the file."""
+    thumb: NDArray[np.uint8]
+    """Gray `[16, 16]`, not turned."""
+    blank: bool
+    """One colour all over."""
+
+
+def examine(path: str | Path) -> Look:
+    """Decode a picture to its end, JPEG at down to an eighth of its size.
+
+    Raises PictureError for what `read_rgb` cannot read, and for what is cut off or damaged.
+    """
+    data = _read(Path(path))
+    with _opened(path, io.BytesIO(data)) as image:
+        header = Header((image.height, image.width), _orientation(image))
+        mode, kind = image.mode, str(image.format)
+        deep = mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+        image.draft("L", (32, 32))
+        _decode_strictly(path, image)
+        gray = image if image.mode == "L" else image.convert("RGBA" if alpha else "RGB").convert("L")
+        thumb = np.asarray(gray.resize((16, 16), Image.Resampling.BOX))
+        low, high = np.asarray(gray).min(), np.asarray(gray).max()
+        frames = _frames(image)
+    if mode[0] in "IF":
+        read_rgb(path)
+    return Look(
+        header=header,
+        format=kind,
+        mode=mode,
+        deep=deep,
+        alpha=alpha,
+        frames=frames,
+        digest=hashlib.blake2b(data, digest_size=16).digest(),
+        thumb=thumb,
+        # What encoders leave of one colour is not exactly one.
+        blank=bool(int(high) - int(low) <= 2),
+    )
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # Of damage behind the first frame.
+        return 1
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -106,16 +189,19 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise PictureError("image-unreadable", f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _opened(path: str | Path, stream: Any) -> Image.Image:
     try:
-        return Image.open(stream)
+        image = Image.open(stream)
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than 178 million pixels; make it smaller") from None
+        raise PictureError("image-bomb", f"{path}: more than 178 million pixels; make it smaller") from None
     except Exception:  # Pillow's plugins raise errors of many kinds.
-        raise UserError(f"{path}: not a picture that can be read") from None
+        raise PictureError("image-unreadable", f"{path}: not a picture that can be read") from None
+    if max(image.size) > LONGEST_SIDE:
+        raise PictureError("image-bomb", f"{path}: more than {LONGEST_SIDE} pixels on a side; make it smaller")
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -138,7 +224,7 @@ def _decode_strictly(path: str | Path, image: Image.Image) -> None:
     try:
         image.load()
     except Exception as error:
-        raise UserError(f"{path}: damaged picture: {' '.join(str(error).split())}") from None
+        raise PictureError("image-truncated", f"{path}: damaged picture: {' '.join(str(error).split())}") from None
 
 
 def _read_with_pillow(path: str | Path, data: bytes) -> NDArray[np.uint8]:
@@ -146,7 +232,10 @@ def _read_with_pillow(path: str | Path, data: bytes) -> NDArray[np.uint8]:
     with _opened(path, io.BytesIO(data)) as image:
         _decode_strictly(path, image)
         if image.mode[0] in "IF":
-            raise UserError(f"{path}: {image.format} with pixels of kind {image.mode} cannot be read; make it a PNG")
+            raise PictureError(
+                "image-unreadable",
+                f"{path}: {image.format} with pixels of kind {image.mode} cannot be read; make it a PNG",
+            )
         # Pillow has turned a TIFF when it is loaded; some versions would turn it again.
         turned = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
         return np.asarray(turned.convert("RGB"))

@@ -28,9 +28,29 @@ Box = tuple[float, float, float, float]
 BLOCK = 16384
 """Pixels that `paste` works on at once."""
 
+# What keeps pycocotools from walking outlines of millions of pixels, and from merging thousands of them.
+REACH = 1
+"""How far outlines may lead out of their picture, in terms of its sides."""
+MOST_OUTLINE = 4_000_000
+"""Pixels along the outlines of one annotation."""
+MOST_PARTS = 10_000
+"""Polygons of one annotation."""
+
 
 class MaskError(ValueError):
-    """A segmentation breaks its format; the message says the rule, the caller knows the place."""
+    """A segmentation breaks its format; the message says the rule, the caller knows the place.
+
+    Args:
+        code: the rule's name in `toolkit.data.findings`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions come back from worker processes by their first argument alone otherwise.
+        return type(self), (self.code, str(self))
 
 
 @dataclass(frozen=True)
@@ -55,29 +75,43 @@ def parse_polygons(value: Any, size: tuple[int, int]) -> list[Polygon]:
     Raises MaskError.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise MaskError("segmentation must be a list of polygons or an RLE object")
+        raise MaskError("segmentation-type", "segmentation must be a list of polygons or an RLE object")
+    if len(value) > MOST_PARTS:
+        raise MaskError("outline-too-long", f"{len(value)} polygons are more than {MOST_PARTS}")
     height, width = size
     polygons = []
+    bound = 0.0
     for part, points in enumerate(value):
         try:
             polygon = np.asarray(points)
         except ValueError:  # lists of unequal length
             polygon = np.empty((0, 0))
         if polygon.ndim != 1 or (polygon.size and polygon.dtype.kind not in "iuf"):
-            raise MaskError(f"polygon {part} must be a flat list of numbers x1, y1, x2, y2, ...")
+            raise MaskError("polygon-not-numbers", f"polygon {part} must be a flat list of numbers x1, y1, x2, y2, ...")
         if polygon.size % 2:
-            raise MaskError(f"polygon {part} has an odd number of coordinates ({polygon.size})")
+            raise MaskError("polygon-odd", f"polygon {part} has an odd number of coordinates ({polygon.size})")
         if polygon.size < 6:
             continue
-        low, high = polygon.reshape(-1, 2).min(0), polygon.reshape(-1, 2).max(0)
-        # Also what keeps pycocotools from walking outlines of millions of pixels.
-        if not (low[0] >= -width and low[1] >= -height and high[0] <= 2 * width and high[1] <= 2 * height):
+        points = polygon.reshape(-1, 2).astype(np.float64)
+        low, high = points.min(0), points.max(0)
+        most = (1 + REACH) * width, (1 + REACH) * height
+        if not ((low >= (-REACH * width, -REACH * height)).all() and (high <= most).all()):
             raise MaskError(
+                "polygon-far-outside",
                 f"polygon {part} reaches from ({low[0]:.6g}, {low[1]:.6g}) to ({high[0]:.6g}, {high[1]:.6g}), "
-                f"far outside the picture of {width} x {height}"
+                f"far outside the picture of {width} x {height}",
             )
-        polygons.append(polygon.astype(np.float64))
+        bound += len(points) * float((high - low).max())
+        polygons.append(points.ravel())
+    if bound > MOST_OUTLINE and (length := sum(map(_length, polygons))) > MOST_OUTLINE:
+        raise MaskError("outline-too-long", f"outlines of {length:.6g} pixels are longer than {MOST_OUTLINE}")
     return polygons
+
+
+def _length(polygon: Polygon) -> float:
+    """Steps from pixel to pixel along the outline."""
+    points = polygon.reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(1).sum())
 
 
 def parse_rle(value: Any, size: tuple[int, int]) -> Rle:
@@ -88,21 +122,30 @@ def parse_rle(value: Any, size: tuple[int, int]) -> Rle:
     return _rle_of_runs(_runs_of(value, size), size)
 
 
+def measure_rle(value: Any, size: tuple[int, int]) -> tuple[int, Box]:
+    """Check an RLE object as `parse_rle` does; `rle_area` and `rle_box` of it, in one pass.
+
+    Raises MaskError.
+    """
+    runs = _runs_of(value, size)
+    return int(runs[1::2].sum()), _box_of_runs(runs, size[0])
+
+
 def _runs_of(value: Any, size: Sequence[int]) -> NDArray[np.int64]:
     """The lengths of the runs of an RLE object, checked."""
     if not isinstance(value, Mapping) or "counts" not in value:
-        raise MaskError("an RLE object must have the keys size and counts")
+        raise MaskError("rle-malformed", "an RLE object must have the keys size and counts")
     given = value.get("size")
     if not isinstance(given, Sequence) or list(given) != list(size):
-        raise MaskError(f"RLE size {given} is not the picture's [height, width] {list(size)}")
+        raise MaskError("rle-size", f"RLE size {given} is not the picture's [height, width] {list(size)}")
     counts = value["counts"]
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
     runs = _decode_counts(counts) if isinstance(counts, str) else _integers(counts)
     if (runs < 0).any():
-        raise MaskError("RLE counts must not be negative")
+        raise MaskError("rle-malformed", "RLE counts must not be negative")
     if runs.max(initial=0) > math.prod(size) or runs.sum() != math.prod(size):
-        raise MaskError(f"RLE counts sum to {runs.sum()}, not to height x width = {math.prod(size)}")
+        raise MaskError("rle-sum", f"RLE counts sum to {runs.sum()}, not to height x width = {math.prod(size)}")
     return runs
 
 
@@ -110,7 +153,7 @@ def _integers(counts: Any) -> NDArray[np.int64]:
     # Booleans would pass as numbers, fractions would be cut.
     if isinstance(counts, Sequence) and all(type(count) is int and abs(count) < 2**32 for count in counts):
         return np.array(counts, np.int64)
-    raise MaskError("RLE counts must be a list of integers or a string")
+    raise MaskError("rle-malformed", "RLE counts must be a list of integers or a string")
 
 
 def _decode_counts(text: str) -> NDArray[np.int64]:
@@ -123,14 +166,14 @@ def _decode_counts(text: str) -> NDArray[np.int64]:
     if not codes.size:
         return np.empty(0, np.int64)
     if codes.min() < 0 or codes.max() > 63:
-        raise MaskError("RLE counts hold a character that compressed counts do not have")
+        raise MaskError("rle-malformed", "RLE counts hold a character that compressed counts do not have")
     last = np.flatnonzero((codes & 32) == 0)
     if not last.size or last[-1] != codes.size - 1:
-        raise MaskError("RLE counts end in the middle of a number")
+        raise MaskError("rle-malformed", "RLE counts end in the middle of a number")
     first = np.concatenate([[0], last[:-1] + 1])
     length = last - first + 1
     if length.max() > 7:
-        raise MaskError("RLE counts hold a number beyond 32 bits")
+        raise MaskError("rle-malformed", "RLE counts hold a number beyond 32 bits")
     shift = 5 * (np.arange(codes.size) - np.repeat(first, length))
     values = np.add.reduceat((codes & 31) << shift, first)
     values -= ((codes[last] & 16) != 0) * (np.int64(1) << (5 * length))
@@ -202,8 +245,11 @@ def rle_box(rle: Rle) -> Box:
 
     Raises MaskError.
     """
-    height = int(rle["size"][0])
-    ends = np.cumsum(_runs_of(rle, rle["size"]))
+    return _box_of_runs(_runs_of(rle, rle["size"]), int(rle["size"][0]))
+
+
+def _box_of_runs(runs: NDArray[np.int64], height: int) -> Box:
+    ends = np.cumsum(runs)
     start, last = ends[:-1:2], ends[1::2] - 1
     if not len(start):
         return 0.0, 0.0, 0.0, 0.0

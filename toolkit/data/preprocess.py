@@ -116,14 +116,19 @@ def _side(step: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _resize(image: NDArray[Any], step: Mapping[str, Any]) -> NDArray[Any]:
+def resized(sides: tuple[int, ...], step: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that the step `Resize` gives a picture of height and width `sides`."""
     target = _side(step)
     assert target is not None
     height, width = target
     if step.get("keep_ratio", False):
-        sides = image.shape[:2]
         scale = min(min(target) / min(sides), max(target) / max(sides))
         height, width = (round(side * scale) for side in sides)
+    return height, width
+
+
+def _resize(image: NDArray[Any], step: Mapping[str, Any]) -> NDArray[Any]:
+    height, width = resized(image.shape[:2], step)
     return cv2.resize(image, (width, height), interpolation=_INTERPOLATIONS[step.get("interp", 2)])
 
 
