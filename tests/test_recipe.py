@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolkit.errors import UserError
-from toolkit.recipe import Recipe, dump_recipe, load_recipe, parse_settings, recipes_dir
-from toolkit.zoo import MODELS
+from toolkit.recipe import Recipe, dump_recipe, load_recipe, parse_settings
+from toolkit.zoo import MODELS, recipes_dir
 
 SHIPPED = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
 

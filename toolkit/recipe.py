@@ -157,12 +157,6 @@ class Recipe(Section):
         return self
 
 
-def recipes_dir() -> Path:
-    """The folder of the recipes that ship with the package."""
-    installed = Path(__file__).parent / "_recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
-
-
 def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read the recipe of a model (by its name) or of a YAML file (by its path).
 
@@ -172,7 +166,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises UserError for an unknown model, unreadable YAML, an unknown key or a value of the wrong kind.
     """
     is_file = str(source).endswith((".yaml", ".yml"))
-    path = Path(source) if is_file else recipes_dir() / f"{find_model(str(source)).name}.yaml"
+    path = Path(source) if is_file else find_model(str(source)).recipe
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -29,12 +29,20 @@ class ZooModel:
     url: str
 
     @property
+    def recipe(self) -> Path:
+        """Its recipe, which ships with the package."""
+        return recipes_dir() / f"{self.name}.yaml"
+
+    @property
     def trainable(self) -> bool:
         """Whether this version can build and train it."""
-        from toolkit.recipe import recipes_dir
+        return self.recipe.is_file()
 
-        built = (Path(__file__).parent / "models" / f"{self.family}.py").is_file()
-        return built and (recipes_dir() / f"{self.name}.yaml").is_file()
+
+def recipes_dir() -> Path:
+    """The folder of the recipes that ship with the package."""
+    installed = Path(__file__).parent / "_recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
 
 
 def _model(

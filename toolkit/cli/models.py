@@ -57,10 +57,7 @@ def _facts(model: ZooModel) -> dict[str, Any]:
 
 
 def _recipe(model: ZooModel) -> str | None:
-    from toolkit.recipe import recipes_dir
-
-    path = recipes_dir() / f"{model.name}.yaml"
-    return str(path) if path.is_file() else None
+    return str(model.recipe) if model.trainable else None
 
 
 def _show_table(chosen: list[ZooModel]) -> None:
