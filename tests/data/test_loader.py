@@ -207,20 +207,15 @@ def test_evaluation_sees_every_picture_in_order_with_its_exact_size():
     batches = eval_batches(split, recipe(workers=2))
     assert len(batches) == 4
     made = list(batches)
-    assert [len(batch["image_ids"]) for batch in made] == [3, 3, 3, 1]
-    assert [number for batch in made for number in batch["image_ids"]] == [picture.id for picture in split.pictures]
-    sizes = np.concatenate([batch["orig_size"] for batch in made])
-    assert sizes.dtype == np.int64
-    assert sizes.tolist() == [[picture.height, picture.width] for picture in split.pictures]
+    assert [len(batch) for batch in made] == [3, 3, 3, 1]
     preprocess = Preprocess(steps_of(recipe().data), origin="test")
-    for batch in made:
-        np.testing.assert_allclose(
-            batch["scale_factor"] * batch["orig_size"], [(96, 128)] * len(batch["image"]), rtol=1e-6
-        )
-        for image, number in zip(batch["image"], batch["image_ids"], strict=True):
-            path = next(picture.path for picture in split.pictures if picture.id == number)
-            np.testing.assert_array_equal(image, preprocess(read_rgb(path)).image)
-    assert_same(made, list(batches))
+    seen = [row for batch in made for row in batch]
+    for (number, prepared), picture in zip(seen, split.pictures, strict=True):
+        assert number == picture.id
+        assert prepared.size == (picture.height, picture.width)
+        expected = preprocess(read_rgb(picture.path))
+        assert prepared.scale_factor == expected.scale_factor
+        np.testing.assert_array_equal(prepared.image, expected.image)
 
 
 @pytest.mark.parametrize(

@@ -138,11 +138,14 @@ def test_a_model_that_finds_nothing(tmp_path: Path) -> None:
 
 
 class _Interpolates(nn.Layer):
+    mask_frame = "image"
+    mask_clip = False
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2D(3, 4, 3, padding=1)
 
-    def network(self, image: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+    def network(self, image: paddle.Tensor, im_shape: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
         logits = nn.functional.interpolate(self.conv(image), size=[16, 16], mode="bilinear")
         scores = logits.mean([2, 3])
         boxes = paddle.stack([scores, scores, scores + 1, scores + 1], axis=-1)
@@ -155,13 +158,12 @@ def test_an_interpolate_in_the_program_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_refused_with_its_figures(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = certificate._trained
+    measured = certificate.detect_prepared
 
-    def shifted(*arguments: Any) -> Detections:
-        found = measured(*arguments)
-        return dataclasses.replace(found, boxes=found.boxes + 5)
+    def shifted(*arguments: Any) -> list[Detections]:
+        return [dataclasses.replace(found, boxes=found.boxes + 5) for found in measured(*arguments)]
 
-    monkeypatch.setattr(certificate, "_trained", shifted)
+    monkeypatch.setattr(certificate, "detect_prepared", shifted)
     with pytest.raises(UserError, match=r"differs from the trained .*: 0 of \d+ rows matched"):
         certificate.certify(
             exported.model, exported.folder, exported.pictures, recipe=exported.recipe, source="generated"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.masks import Box, Crop, paste
+from toolkit.data.preprocess import Prepared
 
 Floats = NDArray[np.float32]
+Network = Callable[[Floats, Floats], Sequence[NDArray[Any]]]
+"""Image `[B, 3, h, w]` and im_shape `[B, 2]` (height and width of the pictures inside it) -> boxes `[B, K, 4]`, scores
+`[B, K]`, labels `[B, K]`, mask logits `[B, K, mh, mw]`; see `place`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,46 @@ class Detections:
         """Those with at least this score."""
         n = int((self.scores >= threshold).sum())
         return Detections(self.boxes[:n], self.scores[:n], self.labels[:n], self.masks[:n], self.size)
+
+
+def detect(
+    network: Network,
+    pictures: Sequence[Prepared],
+    *,
+    mask_frame: str,
+    mask_clip: bool,
+    threshold: float = 0.0,
+    limit: int | None = None,
+    at_once: int | None = None,
+) -> list[Detections]:
+    """The instances of each picture.
+
+    Pictures of one size go through the network together, `at_once` of them at most. Those of different sizes do not:
+    filled up to the largest they would be seen otherwise than alone, and what is found would depend on the company.
+
+    For the other arguments see `place`.
+    """
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for row, picture in enumerate(pictures):
+        by_shape.setdefault(picture.image.shape, []).append(row)
+    found: dict[int, Detections] = {}
+    for same in by_shape.values():
+        step = at_once or len(same)
+        for rows in (same[i : i + step] for i in range(0, len(same), step)):
+            image = np.stack([pictures[row].image for row in rows])
+            outputs = network(image, np.array([pictures[row].im_shape for row in rows], np.float32))
+            for i, row in enumerate(rows):
+                found[row] = place(
+                    *(output[i] for output in outputs),
+                    size=pictures[row].size,
+                    network_size=(image.shape[2], image.shape[3]),
+                    scale=pictures[row].scale_factor,
+                    mask_frame=mask_frame,
+                    mask_clip=mask_clip,
+                    threshold=threshold,
+                    limit=limit,
+                )
+    return [found[row] for row in range(len(pictures))]
 
 
 def place(

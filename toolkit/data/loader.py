@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from toolkit.data.coco import Picture, Split
 from toolkit.data.images import read_rgb
 from toolkit.data.masks import segmentation_to_mask
-from toolkit.data.preprocess import Preprocess, steps_of
+from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.data.transforms import Augmentation, boxes_of
 from toolkit.data.workers import Workers
 from toolkit.recipe import Data, Recipe
 
 Batch = dict[str, Any]
+EvalBatch = list[tuple[int, Prepared]]
+"""Ids of pictures, and the pictures."""
 Say = Callable[[str], None]
 
 LEAST_PIXELS = 4
@@ -87,7 +89,7 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """The pictures of a split in order: `image`, `im_shape`, `scale_factor`, `orig_size` int `[B, 2]`, `image_ids`."""
+    """The pictures of a split in order."""
 
     def __init__(self, split: Split, recipe: Recipe) -> None:
         size = recipe.evaluate.batch_size
@@ -98,10 +100,10 @@ class EvalBatches:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[EvalBatch]:
         # Decoding and resizing release the lock; the network keeps the processor busy meanwhile.
         with ThreadPoolExecutor(self._threads) as pool:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[EvalBatch]] = deque()
             for group in self._groups:
                 waiting.append(pool.submit(self._make, group))
                 if len(waiting) > self._threads:
@@ -109,15 +111,8 @@ class EvalBatches:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _make(self, pictures: list[Picture]) -> Batch:
-        ready = [self._preprocess(read_rgb(picture.path)) for picture in pictures]
-        return {
-            "image": _stack([prepared.image for prepared in ready]),
-            "im_shape": np.array([prepared.im_shape for prepared in ready], np.float32),
-            "scale_factor": np.array([prepared.scale_factor for prepared in ready], np.float32),
-            "orig_size": np.array([prepared.size for prepared in ready], np.int64),
-            "image_ids": [picture.id for picture in pictures],
-        }
+    def _make(self, pictures: list[Picture]) -> EvalBatch:
+        return [(picture.id, self._preprocess(read_rgb(picture.path))) for picture in pictures]
 
 
 def eval_batches(split: Split, recipe: Recipe) -> EvalBatches:

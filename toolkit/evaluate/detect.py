@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import nn
 
-from toolkit.data.detections import Detections, place
+from toolkit.data import detections
+from toolkit.data.detections import Detections, Floats
+from toolkit.data.loader import EvalBatch
+from toolkit.data.preprocess import Prepared
 
 
-def detect(
-    model: nn.Layer, batches: Iterable[dict[str, Any]], *, limit: int = 100, threshold: float = 0.0
-) -> Iterator[tuple[int, Detections]]:
+def detect(model: nn.Layer, batches: Iterable[EvalBatch], *, limit: int = 100) -> Iterator[tuple[int, Detections]]:
     """Yield (picture id, detections) for every picture in `batches`, which come from `toolkit.data.loader`."""
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
-            with paddle.no_grad():
-                image = paddle.to_tensor(batch["image"])
-                boxes, scores, labels, logits = (output.numpy() for output in model.network(image))
-            for row, picture_id in enumerate(batch["image_ids"]):
-                height, width = (int(side) for side in batch["orig_size"][row])
-                yield (
-                    picture_id,
-                    place(
-                        boxes[row],
-                        scores[row],
-                        labels[row],
-                        logits[row],
-                        size=(height, width),
-                        network_size=(image.shape[2], image.shape[3]),
-                        scale=tuple(batch["scale_factor"][row]),
-                        mask_frame=getattr(model, "mask_frame", "image"),
-                        mask_clip=getattr(model, "mask_clip", False),
-                        threshold=threshold,
-                        limit=limit,
-                    ),
-                )
+            ids, pictures = zip(*batch, strict=True)
+            yield from zip(ids, detect_prepared(model, pictures, limit=limit), strict=True)
     finally:
         if was_training:
             model.train()
+
+
+def detect_prepared(model: nn.Layer, pictures: Sequence[Prepared], *, limit: int | None = None) -> list[Detections]:
+    """What `model`, which is in eval mode, finds in each of `pictures`."""
+
+    def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
+        with paddle.no_grad():
+            return [output.numpy() for output in model.network(paddle.to_tensor(image), paddle.to_tensor(im_shape))]
+
+    return detections.detect(
+        network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit
+    )

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
-from toolkit.data.detections import Detections, place
+from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.errors import UserError
+from toolkit.evaluate.detect import detect_prepared
 from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
 from toolkit.pipeline.backends.paddle import PaddleInference
 from toolkit.pipeline.exported import Exported, read_exported
@@ -94,7 +94,7 @@ def certify(
     exported = read_exported(folder)
     prepared = _prepare(exported, pictures, recipe)
     model.eval()
-    truth, trained_ms = _run(lambda picture: _trained(model, picture), prepared)
+    truth, trained_ms = _run(lambda picture: detect_prepared(model, [picture])[0], prepared)
     backends: dict[str, Agreement] = {}
     for name, load in _backends(exported).items():
         backend = load()
@@ -173,19 +173,6 @@ def _prepare(exported: Exported, pictures: Sequence[NDArray[np.uint8]], recipe: 
             raise RuntimeError(f"{exported.folder}: inference.yml prepares pictures otherwise than the training did")
         result.append(prepared)
     return result
-
-
-def _trained(model: nn.Layer, picture: Prepared) -> Detections:
-    with paddle.no_grad():
-        outputs = [output.numpy()[0] for output in model.network(paddle.to_tensor(picture.image[None]))]
-    return place(
-        *outputs,
-        size=picture.size,
-        network_size=picture.image.shape[1:],
-        scale=picture.scale_factor,
-        mask_frame=getattr(model, "mask_frame", "image"),
-        mask_clip=getattr(model, "mask_clip", False),
-    )
 
 
 def _run(call: Callable[[Prepared], Detections], pictures: Sequence[Prepared]) -> tuple[list[Detections], float]:

@@ -24,8 +24,8 @@ class _Network(nn.Layer):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(verbatim(self.model.network, image))
+    def forward(self, image: Tensor, im_shape: Tensor) -> tuple[Tensor, ...]:
+        return tuple(verbatim(self.model.network, image, im_shape))
 
 
 def missing_converter() -> str | None:
@@ -36,7 +36,8 @@ def missing_converter() -> str | None:
 
 
 def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
-    """Write `inference.onnx`: `image` `[B, 3, h, w]` -> `boxes`, `scores`, `labels`, `mask_logits`; B is free, or 1.
+    """Write `inference.onnx`: `image` `[B, 3, h, w]`, and `im_shape` `[B, 2]` where the network looks at it -> `boxes`,
+    `scores`, `labels`, `mask_logits`; B is free, or 1.
 
     Raises RuntimeError if the converter cannot convert the network.
     """
@@ -46,7 +47,8 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
     height, width = (None, None) if data.keep_ratio else data.input_size
     with TemporaryDirectory() as scratch:
         stem = Path(scratch) / "network"
-        trace(_Network(model), [InputSpec([None, 3, height, width], "float32", "image")], stem)
+        spec = [InputSpec([None, 3, height, width], "float32", "image"), InputSpec([None, 2], "float32", "im_shape")]
+        trace(_Network(model), spec, stem)
         with captured() as output:
             try:
                 # Without a file name it returns the bytes; with one it runs Polygraphy, which installs packages.
@@ -57,6 +59,10 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
             raise RuntimeError(f"paddle2onnx cannot convert the network: {output()[-500:]}")
     graph = onnx.load_from_string(content)
     _rename_outputs(graph.graph)
+    for node in graph.graph.node:
+        if node.op_type == "RoiAlign":
+            # paddle2onnx 2.1 leaves it out, and then regions lie half a pixel beside where `aligned=False` has them.
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "output_half_pixel"))
     if any(node.op_type == "NonMaxSuppression" for node in graph.graph.node):
         # paddle2onnx 2.1 converts suppression for a single picture only.
         graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1

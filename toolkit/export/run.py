@@ -114,12 +114,7 @@ def export_model(
         save_program(model, folder, data=recipe.data)
         if not missing_converter():
             save_onnx(model, folder, data=recipe.data)
-        write_description(
-            folder,
-            recipe=recipe,
-            mask_frame=getattr(model, "mask_frame", "image"),
-            mask_clip=bool(getattr(model, "mask_clip", False)),
-        )
+        write_description(folder, recipe=recipe, mask_frame=model.mask_frame, mask_clip=model.mask_clip)
         certificate = certify(model, folder, pictures, recipe=recipe, source=source)
         certificate.write(folder)
         write_card(folder, recipe=recipe, certificate=certificate, run=run)

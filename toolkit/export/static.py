@@ -12,7 +12,6 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from toolkit.data.preprocess import steps_of
-from toolkit.errors import UserError
 from toolkit.quiet import captured
 from toolkit.recipe import Data, Recipe, dump_yaml
 
@@ -42,15 +41,12 @@ class Deployed(nn.Layer):
     def __init__(self, model: nn.Layer) -> None:
         super().__init__()
         self.model = model
-        self.mask_clip = bool(getattr(model, "mask_clip", False))
-        if getattr(model, "mask_frame", "image") != "image":
-            raise UserError("this version does not export models whose masks cover a box instead of the picture")
 
     def forward(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return verbatim(self._detect, im_shape, image, scale_factor)
 
     def _detect(self, im_shape: Tensor, image: Tensor, scale_factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores, labels, logits = self.model.network(image)
+        boxes, scores, labels, logits = self.model.network(image, im_shape)
         rows = scores.shape[1]
         # im_shape / scale_factor comes back as 426.99998; pictures have whole pixels.
         size = paddle.round(im_shape / scale_factor)
@@ -66,35 +62,41 @@ class Deployed(nn.Layer):
 
         shape = paddle.shape(logits)
         logits = paddle.gather(logits.flatten(0, 1), index)
-        # Of the network input, the part that the picture fills; the rest is padding.
-        network = paddle.shape(image)[2:].astype("float32")
-        filled = shape[2:].astype("float32") * im_shape / network
         picture = index // rows
-        down = paddle.gather(_weights(shape[2], filled[:, 0], size[:, 0]), picture)
-        across = paddle.gather(_weights(shape[3], filled[:, 1], size[:, 1]), picture)
-        if self.mask_clip:
-            # Columns first, rows then: oneDNN cannot take columns of an empty list.
-            x1, y1, x2, y2 = (paddle.gather(side, index) for side in boxes.flatten(0, 1).unbind(1))
+        # Columns first, rows then: oneDNN cannot take columns of an empty list.
+        x1, y1, x2, y2 = (paddle.gather(side, index) for side in boxes.flatten(0, 1).unbind(1))
+        height, width = size.unbind(1)
+        if self.model.mask_frame == "box":
+            # One cell more on each side than the box.
+            beside, above = (x2 - x1) / (shape[3] - 2), (y2 - y1) / (shape[2] - 2)
+            down = _weights(shape[2], y1 - above, y2 + above, paddle.gather(height, picture))
+            across = _weights(shape[3], x1 - beside, x2 + beside, paddle.gather(width, picture))
+        else:
+            # The whole network input, its padding included.
+            bottom, right = (paddle.shape(image)[2:].astype("float32") * size / im_shape).unbind(1)
+            down = paddle.gather(_weights(shape[2], paddle.zeros_like(bottom), bottom, height), picture)
+            across = paddle.gather(_weights(shape[3], paddle.zeros_like(right), right, width), picture)
+        if self.model.mask_clip:
             down = down * _inside(y1, y2, down)
             across = across * _inside(x1, x2, across)
         mask = paddle.matmul(down, paddle.matmul(logits, across, transpose_y=True)) > 0
         return bbox, bbox_num, mask.astype("int32")
 
 
-def _weights(source: Tensor, filled: Tensor, target: Tensor) -> Tensor:
-    """`[B, T, source]`: row i of picture b holds the weights by which pixel i of the picture sees the mask's pixels.
+def _weights(cells: Tensor, begin: Tensor, end: Tensor, length: Tensor) -> Tensor:
+    """`[N, T, cells]`: row i of mask n holds the weights by which pixel i of the picture sees the mask's cells.
 
-    Bilinear with half-pixel centres. Resizing by matrix product, since oneDNN under Paddle's new IR refuses every
-    interpolate. `filled`, `target`: `[B]`, how many of the mask's pixels the picture covers, and how many it has.
-    T is the largest target; rows beyond a picture's own are 0.
+    Bilinear with half-pixel centres, borders repeated. Resizing by matrix product, since oneDNN under Paddle's new IR
+    refuses every interpolate. `begin`, `end`: `[N]`, what the cells cover, in pixels of the picture; `length`: `[N]`,
+    how many pixels it has. T is the largest length; rows beyond a picture's own are 0.
     """
-    index = paddle.arange(0, target.max().astype("int32"), 1, dtype="int32").astype("float32")
-    centre = (index + 0.5) * (filled / target).unsqueeze(-1) - 0.5
-    last = source.astype("float32") - 1.0
-    centre = paddle.minimum(centre.clip(min=0.0), last).unsqueeze(-1)
-    columns = paddle.arange(0, source, 1, dtype="int32").astype("float32")
+    index = paddle.arange(0, length.max().astype("int32"), 1, dtype="int32").astype("float32")
+    pitch = (end - begin) / cells.astype("float32")
+    centre = (index + 0.5 - begin.unsqueeze(-1)) / pitch.unsqueeze(-1) - 0.5
+    centre = paddle.minimum(centre.clip(min=0.0), cells.astype("float32") - 1.0).unsqueeze(-1)
+    columns = paddle.arange(0, cells, 1, dtype="int32").astype("float32")
     near = (1.0 - (centre - columns).abs()).clip(min=0.0)
-    return near * (index < target.unsqueeze(-1)).astype("float32").unsqueeze(-1)
+    return near * (index < length.unsqueeze(-1)).astype("float32").unsqueeze(-1)
 
 
 def _inside(low: Tensor, high: Tensor, weights: Tensor) -> Tensor:

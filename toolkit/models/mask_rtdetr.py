@@ -151,6 +151,7 @@ class Copies(NamedTuple):
 class MaskRTDETR(nn.Layer):
     """In train mode a batch gives its losses, in eval mode boxes and masks at the pictures' original size."""
 
+    mask_frame = "image"
     mask_clip = False
 
     def __init__(self, options: Options, *, num_classes: int) -> None:
@@ -181,10 +182,10 @@ class MaskRTDETR(nn.Layer):
         `scale_factor`."""
         return self._losses(batch) if self.training else self._detect(batch)
 
-    def network(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`image` `[B, 3, h, w]`, sides multiples of 32 -> the K best of query and class, best first: boxes
         `[B, K, 4]` (x1 y1 x2 y2 in pixels of the input), scores `[B, K]`, labels `[B, K]`, mask logits
-        `[B, K, h / 4, w / 4]`, which cover the whole input."""
+        `[B, K, h / 4, w / 4]`, which cover the whole input. `im_shape` is not looked at: the input is all picture."""
         height, width = image.shape[2:]
         *levels, features = self._features(image)
         last = self.transformer(levels, features)[-1]

@@ -77,6 +77,7 @@ class Predictions(NamedTuple):
 class PPYOLOESeg(nn.Layer):
     """Backbone, neck, head; in train mode a batch's losses, in eval mode its instances."""
 
+    mask_frame = "image"
     mask_clip = True
     score_threshold = 0.01
     nms_iou = 0.7
@@ -104,11 +105,12 @@ class PPYOLOESeg(nn.Layer):
         predictions: Predictions = self.yolo_head(self.neck(self.backbone(image)))
         return predictions
 
-    def network(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The part that exports: `image` `[B, 3, h, w]` -> the best K instances of each picture, best first.
 
         Returns boxes `[B, K, 4]` (x1 y1 x2 y2 in network pixels), scores `[B, K]` (0 in unused rows), labels
-        int64 `[B, K]`, and masks `[B, K, h / 4, w / 4]`, which are positive inside after bilinear resizing.
+        int64 `[B, K]`, and masks `[B, K, h / 4, w / 4]`, which are positive inside after bilinear resizing. `im_shape`
+        is not looked at: the input is all picture.
         """
         p = self.predict(image)
         boxes = _boxes(p.points, self.yolo_head.distances(p.distance_logits) * p.strides)

@@ -92,6 +92,7 @@ def build(
 class SOLOv2(nn.Layer):
     """In train mode a batch gives its losses, in eval mode its instances. For the arguments see `build`."""
 
+    mask_frame = "image"
     mask_clip = False
 
     def __init__(

@@ -133,7 +133,7 @@ def detect(
     delta = take(deltas.reshape([0, -1, 4]), pair if deltas.shape[2] > 4 else region)
     box = clip(decode(delta, take(boxes, region), weights=weights), im_shape)
     by_class = score.unsqueeze(1) * F.one_hot(label, num_classes).transpose([0, 2, 1])
-    best = select(box, by_class, keep=DETECTIONS, threshold=SCORE_THRESHOLD, iou=OVERLAP, candidates=-1)
+    best = select(box, by_class, keep=DETECTIONS, threshold=SCORE_THRESHOLD, iou=OVERLAP, candidates=pairs)
     used = (best.scores > 0).astype(box.dtype).unsqueeze(-1)
     return take(box, best.index) * used, best.scores, best.labels
 
@@ -217,7 +217,10 @@ class MaskHead(nn.Layer):
         if through is not None:
             x = through(x)
         found = F.sigmoid(self(x, paddle.gather(labels.flatten(), index)))
-        found = F.pad(found, [0, 0, 1, 1, 1, 1]).flatten(1)  # [R, (m + 2) ** 2]
+        for axis in (1, 2):  # Not by oneDNN's pad, which writes beyond its memory.
+            edge = paddle.zeros_like(found.sum(axis=axis, keepdim=True))
+            found = paddle.concat([edge, found, edge], axis=axis)
+        found = found.flatten(1)  # [R, (m + 2) ** 2]
         side = 2 * x.shape[2] + 2
         blank = paddle.zeros_like(boxes[..., :1]).expand([-1, -1, side * side]).flatten(0, 1)
         return paddle.scatter(blank, index, found).reshape([-1, boxes.shape[1], side, side]) - 0.5

@@ -75,8 +75,10 @@ class RPN(nn.Layer):
             x = F.relu(self.rpn_feat.rpn_conv(x))
             logits = self.rpn_rois_score(x).transpose([0, 2, 3, 1]).flatten(1)
             deltas = self.rpn_rois_delta(x).transpose([0, 2, 3, 1]).reshape([0, -1, 4])
-            # Filled up, so that levels with fewer anchors have as many rows as the others.
-            logits, index = paddle.topk(F.pad(logits, [0, 0, 0, candidates], value=-1e4), candidates)
+            # Filled up, so that levels with fewer anchors have as many rows as the others; not by oneDNN's pad, which
+            # writes beyond its memory.
+            filling = paddle.full_like(logits[:, :1], -1e4).expand([-1, candidates])
+            logits, index = paddle.topk(paddle.concat([logits, filling], axis=1), candidates)
             index = paddle.minimum(index, paddle.to_tensor(size_of(anchors, 0), "int64") - 1)
             boxes.append(decode(take(deltas, index), anchors[index], weights=UNIT))
             scores.append(F.sigmoid(logits))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from toolkit.data.detections import Detections, place
+from toolkit.data.detections import Detections, Floats, detect
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import cpu_count
@@ -14,7 +15,8 @@ from toolkit.pipeline.exported import Exported
 
 
 class OnnxRuntime:
-    """`inference.onnx`: image `[B, 3, h, w]` -> boxes, scores, labels, mask logits."""
+    """`inference.onnx`: image `[B, 3, h, w]`, and im_shape `[B, 2]` if it asks for it -> boxes, scores, labels, mask
+    logits."""
 
     name = "onnxruntime"
 
@@ -37,24 +39,19 @@ class OnnxRuntime:
         self._exported = exported
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
-        (feed,) = self._session.get_inputs()
-        shapes = {picture.image.shape for picture in batch}
-        step = len(batch) if len(shapes) == 1 and not isinstance(feed.shape[0], int) else 1
-        results: list[Detections] = []
-        for start in range(0, len(batch), step):
-            pictures = batch[start : start + step]
-            image = np.stack([picture.image for picture in pictures])
-            outputs = self._session.run(None, {feed.name: image})
-            results += [
-                place(
-                    *(output[row] for output in outputs),
-                    size=picture.size,
-                    network_size=(image.shape[2], image.shape[3]),
-                    scale=picture.scale_factor,
-                    mask_frame=self._exported.mask_frame,
-                    mask_clip=self._exported.mask_clip,
-                    threshold=threshold,
-                )
-                for row, picture in enumerate(pictures)
-            ]
-        return results
+        most = self._session.get_inputs()[0].shape[0]
+        return detect(
+            self._run,
+            batch,
+            mask_frame=self._exported.mask_frame,
+            mask_clip=self._exported.mask_clip,
+            threshold=threshold,
+            at_once=most if isinstance(most, int) else None,
+        )
+
+    def _run(self, image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
+        feed = {"image": image, "im_shape": im_shape}
+        outputs: list[NDArray[np.generic]] = self._session.run(
+            None, {given.name: feed[given.name] for given in self._session.get_inputs()}
+        )
+        return outputs
