@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.pictures import write_dataset
-from toolkit.models import mask_rtdetr, ppyoloe_seg
+from toolkit.models import mask_rcnn, mask_rtdetr, ppyoloe_seg
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
-TINY = {"PP-YOLOE_seg-S": ppyoloe_seg.TINY, "Mask-RT-DETR-S": mask_rtdetr.TINY}
+TINY = {
+    "PP-YOLOE_seg-S": ppyoloe_seg.TINY,
+    "Mask-RT-DETR-S": mask_rtdetr.TINY,
+    "MaskRCNN-ResNet50-FPN": mask_rcnn.TINY,
+}
 
 
 def run_in(folder: Path, *arguments: str, code: int = 0, timeout: int = 300) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,8 @@ def test_the_folder_holds_what_it_should(exported: Exported) -> None:
     assert tree["Global"]["model_name"] == exported.recipe.model.name
     assert tree["label_list"] == CLASSES
     assert tree["draw_threshold"] == 0.05
-    assert [step["type"] for step in tree["Preprocess"]] == ["Resize", "NormalizeImage", "Permute"]
+    padding = ["PadStride"] if exported.recipe.data.keep_ratio else []
+    assert [step["type"] for step in tree["Preprocess"]] == ["Resize", "NormalizeImage", "Permute", *padding]
     assert tree["Preprocess"][0]["target_size"] == list(SIZE)
 
 
@@ -95,9 +96,14 @@ def test_engines_agree_and_batches_change_nothing(exported: Exported) -> None:
 
 
 def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) -> None:
-    """As PaddleX feeds it with a batch size above 1: each mask lies at the top left of the largest picture's size."""
+    """As PaddleX feeds it with a batch size above 1: each mask lies at the top left of the largest picture's size.
+
+    The last picture fills the input, where the ratio is kept, less than the first.
+    """
     model = read_exported(exported.folder)
     prepared = [model.preprocess(picture) for picture in exported.pictures]
+    prepared = [p for p in prepared if p.image.shape == prepared[0].image.shape]
+    assert exported.recipe.data.keep_ratio == (len({p.im_shape for p in prepared}) > 1)
     backend = PaddleInference(model)
     predictor = backend._predictor
     feed = {
@@ -216,9 +222,10 @@ def test_paddlex_style_folder_without_our_onnx(exported: Exported, tmp_path: Pat
         "arch": "DETR",
         "min_subgraph_size": 3,
         "Preprocess": [
-            {"interp": 2, "keep_ratio": False, "target_size": list(SIZE), "type": "Resize"},
+            {"interp": 2, "keep_ratio": exported.recipe.data.keep_ratio, "target_size": list(SIZE), "type": "Resize"},
             {"mean": [0.0] * 3, "norm_type": "none", "std": [1.0] * 3, "type": "NormalizeImage"},
             {"type": "Permute"},
+            *([{"type": "PadStride", "stride": 32}] if exported.recipe.data.keep_ratio else []),
         ],
         "label_list": CLASSES,
     }

@@ -308,8 +308,6 @@ def test_the_learning_rate_of_the_backbone_goes_with_its_parameters() -> None:
 
 
 def test_what_is_wrong_is_named() -> None:
-    with pytest.raises(UserError, match="unknown option querys; did you mean queries"):
-        build_model("Mask-RT-DETR-S", 3, querys=10)
     with pytest.raises(UserError, match="input size 600 x 640 must be multiples of 32"):
         build_model("Mask-RT-DETR-S", 3, (600, 640))
     with pytest.raises(UserError, match="input of 64 x 80: sides must be fixed, and multiples of 32"):

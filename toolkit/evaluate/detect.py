@@ -35,6 +35,4 @@ def detect_prepared(model: nn.Layer, pictures: Sequence[Prepared], *, limit: int
         with paddle.no_grad():
             return [output.numpy() for output in model.network(paddle.to_tensor(image), paddle.to_tensor(im_shape))]
 
-    return detections.detect(
-        network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit
-    )
+    return detections.detect(network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit)

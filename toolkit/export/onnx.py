@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from paddle import Tensor, nn
 from paddle.static import InputSpec
@@ -59,6 +60,7 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
             raise RuntimeError(f"paddle2onnx cannot convert the network: {output()[-500:]}")
     graph = onnx.load_from_string(content)
     _rename_outputs(graph.graph)
+    _drop_unused_inputs(graph.graph)
     for node in graph.graph.node:
         if node.op_type == "RoiAlign":
             # paddle2onnx 2.1 leaves it out, and then regions lie half a pixel beside where `aligned=False` has them.
@@ -72,10 +74,16 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
     return path
 
 
-def _rename_outputs(graph: object) -> None:
-    names = {old.name: new for old, new in zip(graph.output, OUTPUTS, strict=True)}  # type: ignore[attr-defined]
-    for node in graph.node:  # type: ignore[attr-defined]
+def _drop_unused_inputs(graph: Any) -> None:
+    used = {name for node in graph.node for name in node.input}
+    for given in [given for given in graph.input if given.name not in used]:
+        graph.input.remove(given)
+
+
+def _rename_outputs(graph: Any) -> None:
+    names = {old.name: new for old, new in zip(graph.output, OUTPUTS, strict=True)}
+    for node in graph.node:
         for edges in (node.input, node.output):
             edges[:] = [names.get(edge, edge) for edge in edges]
-    for output in graph.output:  # type: ignore[attr-defined]
+    for output in graph.output:
         output.name = names[output.name]

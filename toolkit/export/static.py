@@ -127,7 +127,9 @@ def trace(layer: nn.Layer, spec: Sequence[InputSpec], path: Path) -> None:
     """Put `layer` into eval mode and save it as a static program, `path`.json and `path`.pdiparams."""
     layer.eval()
     with captured():
-        paddle.jit.save(paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True), str(path))
+        static = paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True)
+        # Pruning refuses inputs that the program does not look at.
+        paddle.jit.save(static, str(path), skip_prune_program=True)
 
 
 def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_clip: bool) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import toolkit.device  # noqa: F401  # so that Paddle is imported there first
@@ -35,8 +38,22 @@ def build_model(name: str, num_classes: int, input_size: tuple[int, int] | None 
         if error.name != f"toolkit.models.{family}":
             raise
         raise UserError(f"model {name}: not in this version yet; `seg-tune models` lists what is") from None
+    known = _options_of(module)
+    for option in overrides:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"possible are {', '.join(known)}"
+            raise UserError(f"model {name}: unknown option {option}; {hint}")
     model: nn.Layer = module.build(name, num_classes=num_classes, input_size=input_size, **overrides)
     return model
+
+
+def _options_of(family: ModuleType) -> list[str]:
+    """What the family's `build` takes beyond name, class count and size; `**overrides` are fields of its `Options`."""
+    known = inspect.signature(family.build).parameters
+    if "overrides" in known:
+        known = inspect.signature(family.Options).parameters
+    return [option for option in known if option not in ("name", "num_classes", "input_size")]
 
 
 def model_of(recipe: Recipe) -> nn.Layer:

@@ -8,7 +8,6 @@ No suppression of doubles follows: training assigns each object to one query.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,14 +112,8 @@ TINY: dict[str, Any] = {
 def build(name: str, *, num_classes: int, input_size: tuple[int, int] | None = None, **overrides: Any) -> MaskRTDETR:
     """Build the model `name` of `MODELS`; `overrides` are fields of `Options`.
 
-    Raises UserError for an unknown override, or an `input_size` that is no multiple of 32.
+    Raises UserError for an `input_size` that is no multiple of 32.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for key in overrides:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            raise UserError(f"model {name}: unknown option {key}; {hint}")
     if input_size is not None and any(side % 32 for side in input_size):
         raise UserError(f"model {name}: input size {input_size[0]} x {input_size[1]} must be multiples of 32")
     return MaskRTDETR(dataclasses.replace(MODELS[name], **overrides), num_classes=num_classes)
