@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from tests.golden import fill
+from toolkit.data.preprocess import Preprocess, steps_of
 from toolkit.export.certificate import Certificate
 from toolkit.export.run import export_model
 from toolkit.models import build_model
-from toolkit.recipe import Recipe, load_recipe, parse_recipe
+from toolkit.recipe import Recipe, load_recipe
 from toolkit.zoo import find_model
 
 CLASSES = ["disc", "Größe", "cat 猫"]
@@ -45,21 +46,9 @@ class Exported:
 
 
 def recipe_of(name: str, *, size: tuple[int, int] = SIZE) -> Recipe:
-    tree = {
-        "model": {"name": name},
-        "data": {"input_size": list(size), "keep_ratio": load_recipe(name).data.keep_ratio},
-        "train": {
-            "epochs": 1,
-            "batch_size": 1,
-            "lr": 1.0,
-            "lr_batch_size": 1,
-            "optimizer": {"name": "AdamW"},
-            "schedule": {"name": "constant"},
-        },
-        "predict": {"threshold": 0.05},
-        "classes": CLASSES,
-    }
-    return parse_recipe(tree, origin="test")
+    """The model's own recipe, for small pictures."""
+    recipe = load_recipe(name, {"data.input_size": list(size), "predict.threshold": 0.05})
+    return recipe.model_copy(update={"classes": CLASSES})
 
 
 def tiny_options(name: str) -> dict[str, Any]:
@@ -73,7 +62,8 @@ def tiny(name: str) -> nn.Layer:
     model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
     values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items()}
     model.set_state_dict({k: v for k, v in values.items() if v is not None})
-    image = np.stack([p.transpose(2, 0, 1) for p in pictures(sizes=[SIZE] * 4)]).astype(np.float32) / 255
+    prepare = Preprocess(steps_of(recipe_of(name).data), origin="recipe")
+    image = np.stack([prepare(picture).image for picture in pictures(sizes=[SIZE] * 4)])
     for layer in model.sublayers():
         if isinstance(layer, paddle.nn.BatchNorm2D):
             layer._momentum = 0.0  # One batch is all they know.

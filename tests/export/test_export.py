@@ -18,6 +18,7 @@ from paddle import nn
 from tests.export.conftest import CLASSES, SIZE, Exported, pictures, recipe_of, tiny
 from toolkit import create_pipeline
 from toolkit.data.detections import Detections
+from toolkit.data.preprocess import steps_of
 from toolkit.errors import UserError
 from toolkit.export import certificate, run
 from toolkit.export.certificate import compare
@@ -221,12 +222,7 @@ def test_paddlex_style_folder_without_our_onnx(exported: Exported, tmp_path: Pat
         "Global": {"model_name": exported.recipe.model.name},
         "arch": "DETR",
         "min_subgraph_size": 3,
-        "Preprocess": [
-            {"interp": 2, "keep_ratio": exported.recipe.data.keep_ratio, "target_size": list(SIZE), "type": "Resize"},
-            {"mean": [0.0] * 3, "norm_type": "none", "std": [1.0] * 3, "type": "NormalizeImage"},
-            {"type": "Permute"},
-            *([{"type": "PadStride", "stride": 32}] if exported.recipe.data.keep_ratio else []),
-        ],
+        "Preprocess": steps_of(exported.recipe.data),
         "label_list": CLASSES,
     }
     (tmp_path / "inference.yml").write_text(yaml.safe_dump(plain))

@@ -51,8 +51,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return result
 
 
-# Mask-RT-DETR-S runs without oneDNN in PaddleX's default mode, the other two with it.
-@pytest.mark.parametrize("name", ["Mask-RT-DETR-S", "Mask-RT-DETR-L", "PP-YOLOE_seg-S"])
+# Mask-RT-DETR-L and PP-YOLOE_seg-S run with oneDNN in PaddleX's default mode, the others without it.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Mask-RT-DETR-S",
+        "Mask-RT-DETR-L",
+        "PP-YOLOE_seg-S",
+        "SOLOv2",
+        "MaskRCNN-ResNet50",
+        "MaskRCNN-ResNet50-FPN",
+        "Cascade-MaskRCNN-ResNet50-FPN",
+    ],
+)
 def test_same_boxes_and_masks(name: str, pictures: list[Path], tmp_path: Path) -> None:
     recipe = recipe_of(name, size=reference.INPUT_SIZE)
     model = build_model(name, len(CLASSES), reference.INPUT_SIZE)
