@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import paddle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tests.golden import reference
 from tests.pictures import CLASSES, write_dataset
@@ -43,10 +41,6 @@ def reference_batch(*, train: bool) -> dict[str, Any]:
     image -= np.array([0.485, 0.456, 0.406]).reshape(3, 1, 1)
     image /= np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1)
     return batch | {"image": paddle.to_tensor(image)}
-
-
-def test_parameters_are_those_of_the_official_weights() -> None:
-    assert reference.described(build_model(NAME, reference.CLASSES)) == reference.params(NAME)
 
 
 def test_inference_equals_the_reference(full: SOLOv2, golden: Any) -> None:
@@ -283,72 +277,6 @@ def test_boxes_lie_around_the_enlarged_masks(seed: int) -> None:
 
 def test_an_empty_mask_has_an_empty_box() -> None:
     assert boxes_around(paddle.full([1, 2, 8, 8], -0.5)).tolist() == [[[0, 0, 0, 0]] * 2]
-
-
-@pytest.fixture(scope="module")
-def expected(trained: SOLOv2) -> tuple[paddle.Tensor, list[NDArray[Any]]]:
-    image = paddle.nn.functional.pad(drawn(*PICTURES)["image"], [0, 32, 0, 0], value=-1.0)
-    with paddle.no_grad():
-        return image, [output.numpy() for output in trained.network(image)]
-
-
-def assert_same_instances(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> None:
-    """Up to the order of equal scores, and to the peaks that rounding takes or gives."""
-    assert [output.shape for output in got] == [output.shape for output in expected]
-    for picture in range(len(expected[0])):
-        boxes, scores, labels, logits = (output[picture] for output in expected)
-        shown = scores > 0.1
-        assert shown.sum() >= 2
-        for box, score, label, logit in zip(*(part[shown] for part in (boxes, scores, labels, logits)), strict=True):
-            same = (
-                (got[2][picture] == label)
-                & (np.abs(got[1][picture] - score) < 1e-3)
-                & (np.abs(got[0][picture] - box).max(1) <= 1)
-                & (((got[3][picture] > 0) != (logit > 0)).mean((1, 2)) < 0.01)
-            )
-            assert same.any(), (picture, score, label, box)
-
-
-@pytest.mark.skipif(find_spec("paddle2onnx") is None, reason="paddle2onnx is not here")
-def test_onnx_runtime_agrees(
-    trained: SOLOv2, expected: tuple[paddle.Tensor, list[NDArray[Any]]], tmp_path: Path
-) -> None:
-    import onnxruntime
-
-    from toolkit.export.onnx import save_onnx
-
-    save_onnx(trained, tmp_path, data=load_recipe(NAME).data)
-    session = onnxruntime.InferenceSession(str(tmp_path / "inference.onnx"), providers=["CPUExecutionProvider"])
-    got = session.run(["boxes", "scores", "labels", "mask_logits"], {"image": expected[0].numpy()})
-    assert_same_instances(expected[1], got)
-
-
-@pytest.mark.parametrize("onednn", [False, True])
-def test_paddle_inference_agrees(
-    trained: SOLOv2, expected: tuple[paddle.Tensor, list[NDArray[Any]]], tmp_path: Path, onednn: bool
-) -> None:
-    from toolkit.export.static import trace, verbatim
-
-    class Network(paddle.nn.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = trained
-
-        def forward(self, image: paddle.Tensor) -> Any:
-            return verbatim(trained.network, image)
-
-    path = tmp_path / "network"
-    trace(Network(), [paddle.static.InputSpec([None, 3, None, None], "float32", "image")], path)
-    assert "interp" not in path.with_suffix(".json").read_text()
-    config = paddle.inference.Config(f"{path}.json", f"{path}.pdiparams")
-    config.disable_gpu()
-    config.disable_glog_info()
-    if onednn:
-        config.enable_mkldnn()
-    else:
-        config.disable_mkldnn()
-    got = [output.numpy() for output in paddle.inference.create_predictor(config).run([expected[0]])]
-    assert_same_instances(expected[1], got)
 
 
 @pytest.mark.slow
