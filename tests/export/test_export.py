@@ -16,7 +16,7 @@ import pytest
 import yaml
 from paddle import nn
 
-from tests.export.conftest import CLASSES, SIZE, Exported, pictures, recipe_of, tiny
+from tests.export.conftest import CLASSES, SIZE, SPREAD, Exported, pictures, recipe_of, tiny
 from toolkit import create_pipeline
 from toolkit.data.detections import Detections
 from toolkit.data.preprocess import steps_of
@@ -132,16 +132,21 @@ def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) 
         start += count
 
 
-def test_a_model_that_finds_nothing(tmp_path: Path) -> None:
-    model = tiny("PP-YOLOE_seg-S")
+@pytest.mark.parametrize("name", ["MaskRCNN-ResNet50-FPN", "PP-YOLOE_seg-S", "SOLOv2"])
+def test_a_model_that_finds_nothing(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
     for key, value in model.state_dict().items():
-        if "pred_cls" in key and key.endswith("bias"):
-            value.set_value(paddle.full_like(value, -100.0))
+        if key.endswith("bias") and any(part in key for part in SPREAD):
+            nothing = np.full(value.shape, -100.0, np.float32)
+            if "bbox_score" in key:
+                nothing[-1] = 100  # The background.
+            value.set_value(nothing)
     out = tmp_path / "nothing"
-    made = export_model(model, recipe=recipe_of("PP-YOLOE_seg-S"), out=out, pictures=pictures()[:1], source="")
+    made = export_model(model, recipe=recipe_of(name), out=out, pictures=pictures()[:1], source="")
     assert [agreement.rows for agreement in made.backends.values()] == [0] * len(made.backends)
-    [result] = create_pipeline(out).predict(pictures()[0], threshold=0.0)
-    assert result["boxes"] == []
+    for engine in ("onnxruntime", "paddle") if find_spec("paddle2onnx") else ("paddle",):
+        [result] = create_pipeline(out, engine=engine).predict(pictures()[0], threshold=0.0)
+        assert result["boxes"] == []
 
 
 class _Interpolates(nn.Layer):
