@@ -57,11 +57,18 @@ def tiny_options(name: str) -> dict[str, Any]:
     return {**options, "freeze": False}
 
 
+def filled(name: str) -> nn.Layer:
+    """A tiny variant with made-up weights."""
+    model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
+    # PP-YOLOE's alphas keep their 1: below 0 they rest.
+    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items() if not k.endswith("alpha")}
+    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    return model
+
+
 def tiny(name: str) -> nn.Layer:
     """A tiny variant with made-up weights, batch norms that have seen pictures, and scores that are spread out."""
-    model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
-    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items()}
-    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    model = filled(name)
     prepare = Preprocess(steps_of(recipe_of(name).data), origin="recipe")
     image = np.stack([prepare(picture).image for picture in pictures(sizes=[SIZE] * 4)])
     for layer in model.sublayers():
