@@ -16,7 +16,7 @@ from toolkit.evaluate.detect import detect, detect_prepared
 from toolkit.export.certificate import compare
 
 
-@pytest.mark.parametrize("name", ["Cascade-MaskRCNN-ResNet50-FPN", "MaskRCNN-ResNet50", "PP-YOLOE_seg-S", "SOLOv2"])
+@pytest.mark.parametrize("name", ["Cascade-MaskRCNN-ResNet50-FPN", "PP-YOLOE_seg-S", "SOLOv2"])
 def test_a_picture_alone_and_in_a_batch_of_others(name: str, tmp_path: Path) -> None:
     split = find_dataset(write_dataset(tmp_path / "data", val=3, side=66)).val
     model, recipe = tiny(name), recipe_of(name)

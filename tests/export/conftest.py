@@ -33,7 +33,7 @@ NAMES = (
     "SOLOv2",
 )
 SPREAD = {"pred_cls": 20.0, "score_head": 20.0, "solo_cate": 5.0, "bbox_score": 20.0}
-"""By what the weights of these layers, which give the scores, are multiplied."""
+"""By what the weights of the layers that give the scores are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,23 @@ def tiny_options(name: str) -> dict[str, Any]:
     return {**options, "freeze": False}
 
 
+def filled(name: str) -> nn.Layer:
+    """A tiny variant with made-up weights."""
+    model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
+    # PP-YOLOE's alphas keep their 1: below 0 they rest.
+    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items() if not k.endswith("alpha")}
+    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    return model
+
+
 def tiny(name: str) -> nn.Layer:
     """A tiny variant with made-up weights, batch norms that have seen pictures, and scores that are spread out."""
-    model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
-    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items()}
-    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    model = filled(name)
     prepare = Preprocess(steps_of(recipe_of(name).data), origin="recipe")
     image = np.stack([prepare(picture).image for picture in pictures(sizes=[SIZE] * 4)])
     for layer in model.sublayers():
         if isinstance(layer, paddle.nn.BatchNorm2D):
-            layer._momentum = 0.0  # One batch is all they know.
+            layer._momentum = 0.05  # They know little but this batch; still, no variance is near 0.
     model.train()
     with paddle.no_grad():
         model.network(paddle.to_tensor(image))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from paddle import nn
 
-from tests.export.conftest import CLASSES, SIZE, Exported, pictures, recipe_of, tiny
+from tests.export.conftest import CLASSES, SIZE, SPREAD, Exported, pictures, recipe_of, tiny
 from toolkit import create_pipeline
 from toolkit.data.detections import Detections
 from toolkit.data.preprocess import steps_of
@@ -53,7 +54,7 @@ def test_the_certificate_says_what_was_measured(exported: Exported) -> None:
     assert tree["pictures"] == 3
     for agreement in tree["backends"].values():
         assert agreement["rows"] > 50, "a check of few rows shows little"
-        assert agreement["matched"] >= agreement["rows"] - 1
+        assert agreement["matched"] >= certificate.MATCHED * agreement["rows"] - 1
         assert agreement["mask_iou_mean"] > 0.995
 
 
@@ -92,8 +93,7 @@ def test_engines_agree_and_batches_change_nothing(exported: Exported) -> None:
     for found in (together, slow):
         agreement = compare(one_by_one, found)
         assert agreement.rows > 50
-        assert agreement.matched >= agreement.rows - 1
-        assert agreement.mask_iou_mean > 0.995
+        assert agreement.holds, agreement.describe()
 
 
 def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) -> None:
@@ -132,16 +132,21 @@ def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) 
         start += count
 
 
-def test_a_model_that_finds_nothing(tmp_path: Path) -> None:
-    model = tiny("PP-YOLOE_seg-S")
+@pytest.mark.parametrize("name", ["MaskRCNN-ResNet50-FPN", "PP-YOLOE_seg-S", "SOLOv2"])
+def test_a_model_that_finds_nothing(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
     for key, value in model.state_dict().items():
-        if "pred_cls" in key and key.endswith("bias"):
-            value.set_value(paddle.full_like(value, -100.0))
+        if key.endswith("bias") and any(part in key for part in SPREAD):
+            nothing = np.full(value.shape, -100.0, np.float32)
+            if "bbox_score" in key:
+                nothing[-1] = 100  # The background.
+            value.set_value(nothing)
     out = tmp_path / "nothing"
-    made = export_model(model, recipe=recipe_of("PP-YOLOE_seg-S"), out=out, pictures=pictures()[:1], source="")
+    made = export_model(model, recipe=recipe_of(name), out=out, pictures=pictures()[:1], source="")
     assert [agreement.rows for agreement in made.backends.values()] == [0] * len(made.backends)
-    [result] = create_pipeline(out).predict(pictures()[0], threshold=0.0)
-    assert result["boxes"] == []
+    for engine in ("onnxruntime", "paddle") if find_spec("paddle2onnx") else ("paddle",):
+        [result] = create_pipeline(out, engine=engine).predict(pictures()[0], threshold=0.0)
+        assert result["boxes"] == []
 
 
 class _Interpolates(nn.Layer):
@@ -168,7 +173,7 @@ def test_a_difference_is_refused_with_its_figures(exported: Exported, monkeypatc
     measured = certificate.detect_prepared
 
     def shifted(*arguments: Any) -> list[Detections]:
-        return [dataclasses.replace(found, boxes=found.boxes + 5) for found in measured(*arguments)]
+        return [dataclasses.replace(found, boxes=found.boxes + 500) for found in measured(*arguments)]
 
     monkeypatch.setattr(certificate, "detect_prepared", shifted)
     with pytest.raises(UserError, match=r"differs from the trained .*: 0 of \d+ rows matched"):
@@ -187,18 +192,23 @@ def test_failure_leaves_an_older_export_as_it_was(tmp_path: Path, monkeypatch: p
             raise verdict
         return verdict
 
+    def named(name: str) -> Any:
+        return SimpleNamespace(name=name, mask_frame="image", mask_clip=False)
+
     monkeypatch.setattr(run, "certify", certify)
     monkeypatch.setattr(run, "save_onnx", lambda *_, **__: None)
-    monkeypatch.setattr(run, "save_program", lambda model, folder, data: (folder / "inference.json").write_text(model))
+    monkeypatch.setattr(
+        run, "save_program", lambda model, folder, data: (folder / "inference.json").write_text(model.name)
+    )
     arguments: dict[str, Any] = {"recipe": recipe_of("PP-YOLOE_seg-S"), "out": out, "pictures": [], "source": ""}
-    run.export_model("first", **arguments)
+    run.export_model(named("first"), **arguments)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(UserError, match="they differ"):
-        run.export_model("second", **arguments)
+        run.export_model(named("second"), **arguments)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert list(tmp_path.iterdir()) == [out], "nothing half-written stays"
     said = iter([certificate.Certificate("m", 0, "", 0.0, {})])
-    run.export_model("third", **arguments)
+    run.export_model(named("third"), **arguments)
     assert (out / "inference.json").read_text() == "third"
     assert list(tmp_path.iterdir()) == [out]
 
