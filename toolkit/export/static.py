@@ -69,15 +69,6 @@ class Deployed(nn.Layer):
         if self.model.mask_frame == "box":
             # One cell more on each side than the box.
             beside, above = (x2 - x1) / (shape[3] - 2), (y2 - y1) / (shape[2] - 2)
-<<<<<<< HEAD
-            down = _weights(shape[2], y1 - above, y2 + above, paddle.gather(height, picture))
-            across = _weights(shape[3], x1 - beside, x2 + beside, paddle.gather(width, picture))
-        else:
-            # The whole network input, its padding included.
-            bottom, right = (paddle.shape(image)[2:].astype("float32") * size / im_shape).unbind(1)
-            down = paddle.gather(_weights(shape[2], paddle.zeros_like(bottom), bottom, height), picture)
-            across = paddle.gather(_weights(shape[3], paddle.zeros_like(right), right, width), picture)
-=======
             down = _weights(shape[2], y1 - above, y2 + above, height, picture)
             across = _weights(shape[3], x1 - beside, x2 + beside, width, picture)
         else:
@@ -86,7 +77,6 @@ class Deployed(nn.Layer):
             each = paddle.arange(0, paddle.shape(image)[0], 1, dtype=picture.dtype)
             down = paddle.gather(_weights(shape[2], paddle.zeros_like(bottom), bottom, height, each), picture)
             across = paddle.gather(_weights(shape[3], paddle.zeros_like(right), right, width, each), picture)
->>>>>>> 076bbecdc34edb06901a5549c9ce2b9481469fdf
         if self.model.mask_clip:
             down = down * _inside(y1, y2, down)
             across = across * _inside(x1, x2, across)
@@ -94,16 +84,6 @@ class Deployed(nn.Layer):
         return bbox, bbox_num, mask.astype("int32")
 
 
-<<<<<<< HEAD
-def _weights(cells: Tensor, begin: Tensor, end: Tensor, length: Tensor) -> Tensor:
-    """`[N, T, cells]`: row i of mask n holds the weights by which pixel i of the picture sees the mask's cells.
-
-    Bilinear with half-pixel centres, borders repeated. Resizing by matrix product, since oneDNN under Paddle's new IR
-    refuses every interpolate. `begin`, `end`: `[N]`, what the cells cover, in pixels of the picture; `length`: `[N]`,
-    how many pixels it has. T is the largest length; rows beyond a picture's own are 0.
-    """
-    index = paddle.arange(0, length.max().astype("int32"), 1, dtype="int32").astype("float32")
-=======
 def _weights(cells: Tensor, begin: Tensor, end: Tensor, lengths: Tensor, picture: Tensor) -> Tensor:
     """`[N, T, cells]`: row i of mask n holds the weights by which pixel i of the picture sees the mask's cells.
 
@@ -113,17 +93,12 @@ def _weights(cells: Tensor, begin: Tensor, end: Tensor, lengths: Tensor, picture
     beyond a picture's own are 0.
     """
     index = paddle.arange(0, lengths.max().astype("int32"), 1, dtype="int32").astype("float32")
->>>>>>> 076bbecdc34edb06901a5549c9ce2b9481469fdf
     pitch = (end - begin) / cells.astype("float32")
     centre = (index + 0.5 - begin.unsqueeze(-1)) / pitch.unsqueeze(-1) - 0.5
     centre = paddle.minimum(centre.clip(min=0.0), cells.astype("float32") - 1.0).unsqueeze(-1)
     columns = paddle.arange(0, cells, 1, dtype="int32").astype("float32")
     near = (1.0 - (centre - columns).abs()).clip(min=0.0)
-<<<<<<< HEAD
-    return near * (index < length.unsqueeze(-1)).astype("float32").unsqueeze(-1)
-=======
     return near * (index < paddle.gather(lengths, picture).unsqueeze(-1)).astype("float32").unsqueeze(-1)
->>>>>>> 076bbecdc34edb06901a5549c9ce2b9481469fdf
 
 
 def _inside(low: Tensor, high: Tensor, weights: Tensor) -> Tensor:

@@ -31,17 +31,7 @@ def build_model(name: str, num_classes: int, input_size: tuple[int, int] | None 
 
     Raises UserError for an unknown name or override.
     """
-<<<<<<< HEAD
     module = import_module(f"toolkit.models.{find_model(name).family}")
-=======
-    family = find_model(name).family
-    try:
-        module = import_module(f"toolkit.models.{family}")
-    except ModuleNotFoundError as error:
-        if error.name != f"toolkit.models.{family}":
-            raise
-        raise UserError(f"model {name}: not in this version yet; `seg-tune models` lists what is") from None
->>>>>>> 076bbecdc34edb06901a5549c9ce2b9481469fdf
     known = _options_of(module)
     for option in overrides:
         if option not in known:
