@@ -143,14 +143,15 @@ class _Mender:
         taken = {c["id"] for c in classes.values()} | {_key(e.get("id")) for e in entries if isinstance(e, dict)}
         for row, entry in enumerate(entries):
             number = entry.get("id") if isinstance(entry, dict) else None
-            name = entry.get("name") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not name.strip():
-                self._left_out("categories", row, number, "has no name")
+            if not isinstance(entry, dict):
+                self._left_out("categories", row, number, "is no object")
                 continue
+            name = entry.get("name")
+            clean = _clean(name) or f"class {number}"
             if row in groups:
                 self._left_out("categories", row, number, f"{name} only groups others")
                 continue
-            plain = plain_name(name)
+            plain = plain_name(clean)
             key = _key(number)
             if plain in classes:
                 kept = classes[plain]
@@ -160,7 +161,6 @@ class _Mender:
                 self._left_out("categories", row, number, f"{name!r} is not among the classes of train")
                 continue
             else:
-                clean = " ".join("".join(c for c in name if c.isprintable()).split())
                 new = key if isinstance(key, int) and key not in ids else _free(taken)
                 if (new, clean) != (number, name):
                     self._changed("categories", row, number, f"id {new}, name {clean!r}")
@@ -320,6 +320,12 @@ def _free(taken: set[Any]) -> int:
     new = max((key for key in taken if isinstance(key, int) and key < 2**53), default=0) + 1
     taken.add(new)
     return new
+
+
+def _clean(name: Any) -> str:
+    """A name without what is not seen of it; a number in words."""
+    text = str(name) if isinstance(name, (str, int, float)) else ""
+    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
 
 
 def _flag(value: Any) -> int | None:

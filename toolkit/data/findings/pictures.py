@@ -153,8 +153,8 @@ def compare_size(file: File, row: int, header: Header, findings: Findings) -> No
             name=name,
             height=height,
             width=width,
-            declared_height=declared[0],
-            declared_width=declared[1],
+            declared_height=[declared[0]],
+            declared_width=[declared[1]],
         )
         return
     file.size[row] = file.frame[row] = header.displayed
