@@ -12,7 +12,7 @@ from toolkit.data.findings.ceiling import GRIDS, LEAST_PIXELS, check_sizes_for, 
 from toolkit.data.findings.record import Findings
 from toolkit.data.layouts import find_sources
 from toolkit.data.loader import LEAST_PIXELS as LOADER_LEAST_PIXELS
-from toolkit.models import build_model, mask_rtdetr, ppyoloe_seg, solov2
+from toolkit.models import build_model, cascade_mask_rcnn, mask_rcnn, mask_rtdetr, ppyoloe_seg, solov2
 from toolkit.recipe import Recipe, load_recipe
 from toolkit.zoo import MODELS
 
@@ -49,15 +49,24 @@ def test_every_model_has_a_grid():
 
 @pytest.mark.parametrize(
     ("name", "tiny"),
-    [("Mask-RT-DETR-S", mask_rtdetr.TINY), ("PP-YOLOE_seg-S", ppyoloe_seg.TINY), ("SOLOv2", solov2.TINY)],
+    [
+        ("Mask-RT-DETR-S", mask_rtdetr.TINY),
+        ("PP-YOLOE_seg-S", ppyoloe_seg.TINY),
+        ("SOLOv2", solov2.TINY),
+        ("MaskRCNN-ResNet50", mask_rcnn.TINY),
+        ("MaskRCNN-ResNet50-FPN", mask_rcnn.TINY),
+        ("Cascade-MaskRCNN-ResNet50-FPN", cascade_mask_rcnn.TINY),
+    ],
 )
 def test_the_grid_is_the_models(name, tiny):
     model = build_model(name, num_classes=2, input_size=(96, 64), **tiny)
     model.eval()
     logits = model.network(paddle.zeros([1, 3, 96, 64]))[3]
     grid = grid_of(name)
-    assert grid.frame == getattr(model, "mask_frame", "image") == "image"
-    assert tuple(logits.shape[2:]) == (96 // grid.size, 64 // grid.size)
+    assert grid.frame == getattr(model, "mask_frame", "image")
+    # Masks in boxes have a cell more on each side.
+    sides = (96 // grid.size, 64 // grid.size) if grid.frame == "image" else (grid.size + 2, grid.size + 2)
+    assert tuple(logits.shape[2:]) == sides
     assert grid.clip == model.mask_clip
 
 

@@ -131,7 +131,7 @@ def _overlap(file: File, row: int, grid: Grid, step: dict[str, Any]) -> float:
         cell = max(x2 - x1, 1.0) / grid.size, max(y2 - y1, 1.0) / grid.size
         # A cell more on each side, as in data/detections.py.
         corner, count = (x1 - cell[0], y1 - cell[1]), (grid.size + 2, grid.size + 2)
-    clip = (x1, y1, x2, y2) if grid.clip or grid.frame == "box" else None
+    clip = (x1, y1, x2, y2) if grid.clip else None
     return max(
         _iou(mask, paste(logits, size=(height, width), frame=_frame(corner, cell, count), clip=clip))
         for logits in (_sampled(field, corner, cell, count) for field in _fields(mask, cell))
