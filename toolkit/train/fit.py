@@ -177,6 +177,7 @@ def fit(
         log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
     except Stopped as stopped:
         save(run)
+        distributed.gather(None)  # none leaves, and has the others ended, before that is done
         ended = str(stopped)
         raise UserError(f"{ended}; saved at step {progress.step}, go on with: {_go_on(run)}") from None
     except KeyboardInterrupt:
