@@ -13,8 +13,9 @@ from toolkit.device import set_device, split_devices
 from toolkit.errors import UserError
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.run import Run
+from toolkit.runs import ENDED
 from toolkit.train import distributed
-from toolkit.train.fit import ENDED, fit
+from toolkit.train.fit import fit
 from toolkit.train.launch import launch
 from toolkit.weights.fetch import resolve_pretrained
 
