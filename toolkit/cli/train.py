@@ -16,7 +16,9 @@ def train(
     model: Annotated[str | None, typer.Option(help="One of the models that `seg-tune models` lists.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the COCO dataset.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times that every picture is seen.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step; the rate is scaled to it.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Pictures a step, to which the rate is scaled; auto: as many as memory holds.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate at the recipe's own batch size.")] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, gpu:0, npu:0, xpu:0, mlu:0; several: gpu:0,1 or cpu:2.")
