@@ -56,6 +56,9 @@ class Data(Section):
     train_transforms: list[dict[str, Any]] = []
     """Augmentation in order. An entry is `<class>: {argument: value}`, the class of albumentations or of
     `toolkit.data.transforms`."""
+    class_balanced: bool = False
+    """Whether pictures of rare classes come more often, others less: in proportion to the square root of the share of
+    pictures that have their rarest class. An epoch stays as long as it is."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that prepare batches. 0: the training process itself."""
 
@@ -114,7 +117,7 @@ class Train(Section):
     sync_bn: bool = True
     """On several devices: whether batch norms take their statistics from all of them, or each from its own part."""
     pretrained: str = "official"
-    """`official`, `none`, or the path of a `.pdparams` file."""
+    """`official`, `none`, or the path of a `.pdparams` or `.safetensors` file."""
     eval_every: Positive = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     early_stop: Positive | None = None

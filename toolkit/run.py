@@ -42,6 +42,11 @@ class Run:
         return self.path / "best_model" / "best_model.pdparams"
 
     @property
+    def best_safetensors(self) -> Path:
+        """The same weights for other frameworks, written when the run has ended."""
+        return self.best_weights.with_suffix(".safetensors")
+
+    @property
     def checkpoint(self) -> Path:
         """Everything that is needed to go on."""
         return self.path / "last" / "checkpoint.pdckpt"

@@ -248,3 +248,45 @@ def test_the_network_input_is_exactly_the_reference_s(model, settings):
     assert digest["absmax"] == golden["eval/input/image/0/absmax"]
     for part in ("mean", "std"):  # sums in float64, in the order of memory
         np.testing.assert_allclose(digest[part], golden[f"eval/input/image/0/{part}"], rtol=1e-12)
+
+
+def test_rare_classes_come_more_often_and_epochs_stay_as_long(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:20, 4:20] = 1
+    pictures = [
+        Picture(
+            i,
+            tmp_path / "a.png",
+            "a.png",
+            32,
+            32,
+            [Annotation(i, int(i < 4), (0, 0, 1, 1), mask_to_rle(mask), 1, False)],
+        )
+        for i in range(40)
+    ]
+    split = Split("train", tmp_path, ("common", "rare"), (0, 1), pictures)
+    counts = {}
+    for balanced in (False, True):
+        batches = TrainBatches(split, recipe(class_balanced=balanced, input_size=[32, 32]))
+        classes = [int(labels[0]) for number in range(5) for [b] in batches.epoch(number) for labels in b["gt_class"]]
+        assert len(classes) == 200
+        counts[balanced] = sum(classes)
+    # 4 pictures of one class and 36 of the other: 4 / sqrt(4) to 36 / sqrt(36), that is 2 to 6.
+    assert counts[False] == 20
+    assert counts[True] == pytest.approx(200 * 2 / 8, abs=5)
+    assert flat(batches.epoch(1))[0]["image_ids"] == flat(batches.epoch(1))[0]["image_ids"]
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(2, 1), (1, 2), (2, 2)])
+def test_parts_and_ranks_divide_the_same_batches(accumulate, ranks):
+    settings = recipe(batch_size=8, train_transforms=AUGMENTATION)
+    divided = settings.model_copy(update={"train": settings.train.model_copy(update={"accumulate": accumulate})})
+    whole = [b["image_ids"] for [b] in TrainBatches(some(20), settings).epoch(1)]
+    each = [list(TrainBatches(some(20), divided, rank=rank, ranks=ranks).epoch(1)) for rank in range(ranks)]
+    for step, ids in enumerate(whole):
+        parts = [each[rank][step][part]["image_ids"] for part in range(accumulate) for rank in range(ranks)]
+        assert [number for part in parts for number in part] == ids
+        assert {len(part) for part in parts} == {8 // accumulate // ranks}
+    skipped = [b["image_ids"] for [b] in TrainBatches(some(20), settings).epoch(1, skip=1)]
+    assert skipped == whole[1:]

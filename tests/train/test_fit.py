@@ -17,6 +17,7 @@ from toolkit.models import ppyoloe_seg
 from toolkit.run import Run
 from toolkit.train import fit as fit_module
 from toolkit.train.batch import to_tensors
+from toolkit.train.batch_size import fitting
 from toolkit.train.rehearsal import Forecast
 from toolkit.train.start import resume_training, start_training
 from toolkit.weights.load import read_checkpoint, read_weights
@@ -281,3 +282,34 @@ def test_a_wrong_option_or_freeze_leaves_no_half_run(data: Path, tmp_path: Path)
             "PP-YOLOE_seg-S", overrides=overrides(data, **{"train.freeze": ["nope"]}), device="cpu", output=tmp_path
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_size_is_found_and_the_rate_follows(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    automatic = overrides(data, **{"train.batch_size": "auto", "train.epochs": 1})
+    run, _ = start_training("PP-YOLOE_seg-S", overrides=automatic, device="cpu", output=tmp_path)
+    assert run.recipe().train.batch_size == 8, "there are no more pictures"
+    assert "learning rate 0.001," in run.log.read_text(encoding="utf-8")
+
+
+def test_the_largest_power_of_two_that_fits() -> None:
+    assert fitting(1000, 1200, room=2000, pictures=99) == 8  # 800 + 100 each
+    assert fitting(1000, 1200, room=2400, pictures=99) == 16
+    assert fitting(1000, 1200, room=2400, pictures=9) == 8
+    assert fitting(1000, 1200, room=10**9, pictures=10**6) == 64
+    assert fitting(1000, 1200, room=950, pictures=99) == 1
+
+
+def test_the_best_weights_are_there_for_other_frameworks_as_well(finished: Run) -> None:
+    ours, theirs = read_weights(finished.best_weights), read_weights(finished.best_safetensors)
+    assert set(ours) == set(theirs)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_mixed_precision_says_that_the_cpu_has_none(data: Path, finished: Run, tmp_path: Path) -> None:
+    mixed = overrides(data, **{"train.amp": "O1"})
+    run, _ = start_training("PP-YOLOE_seg-S", overrides=mixed, device="cpu", output=tmp_path)
+    assert "the CPU computes in float32 all the same" in run.log.read_text(encoding="utf-8")
+    straight, other = read_weights(finished.best_weights), read_weights(run.best_weights)
+    assert all(np.array_equal(straight[name], other[name]) for name in straight)

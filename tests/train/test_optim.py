@@ -9,7 +9,16 @@ from paddle import nn
 
 from toolkit.errors import UserError
 from toolkit.recipe import Schedule, Train
-from toolkit.train.optim import build_optimizer, freeze, lr_factor, multiplier, scaled_lr, warmup_steps
+from toolkit.train.optim import (
+    build_optimizer,
+    freeze,
+    gradient_norm,
+    lr_factor,
+    multiplier,
+    scaled_lr,
+    train_mode,
+    warmup_steps,
+)
 
 
 def settings(**changes: Any) -> Train:
@@ -118,3 +127,21 @@ def test_a_model_frozen_whole_is_refused() -> None:
     freeze(model, ["stem", "norm", "head"])
     with pytest.raises(UserError, match="nothing is left to train"):
         build_optimizer(model, settings())
+
+
+def test_frozen_parts_keep_their_statistics_and_others_learn_them() -> None:
+    model = nn.Sequential(("backbone", nn.Sequential(nn.BatchNorm2D(2))), ("neck", nn.BatchNorm2D(2)))
+    model.eval()
+    train_mode(model, ["backbone"])
+    model(paddle.full([1, 2, 3, 3], 4.0))
+    assert model.backbone[0]._mean.numpy().tolist() == [0, 0]
+    assert model.neck._mean.numpy().tolist() != [0, 0]
+
+
+def test_the_norm_of_the_gradients_is_that_of_all_together() -> None:
+    model = tiny()
+    sum((p * 2.0).sum() for p in model.parameters() if not p.stop_gradient).backward()
+    trained = [p for p in model.parameters() if not p.stop_gradient]
+    assert gradient_norm(trained) == pytest.approx(2 * sum(p.size for p in trained) ** 0.5, rel=1e-5)
+    model.stem.weight.grad.set_value(np.full(model.stem.weight.shape, np.inf, "float32"))
+    assert not np.isfinite(gradient_norm(trained))

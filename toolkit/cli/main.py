@@ -12,10 +12,12 @@ from toolkit.cli.convert import convert
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
 from toolkit.cli.inspect import inspect
+from toolkit.cli.lr_find import lr_find
 from toolkit.cli.merge import merge
 from toolkit.cli.models import models
 from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
+from toolkit.cli.runs import app as runs
 from toolkit.cli.sample import sample
 from toolkit.cli.split import split
 from toolkit.cli.train import train
@@ -50,6 +52,8 @@ app.command()(merge)
 app.command()(sample)
 app.command()(inspect)
 app.command()(train)
+app.command("lr-find")(lr_find)
+app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(predict)

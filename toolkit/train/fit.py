@@ -29,18 +29,16 @@ from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
 from toolkit.train.guard import Guard
 from toolkit.train.log import Log, Silence
-from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, warmup_steps
+from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, train_mode, warmup_steps
 from toolkit.train.pictures import truth_beside_found
 from toolkit.train.precision import Precision
 from toolkit.train.rehearsal import Forecast, rehearse
 from toolkit.train.stop import Stop, Stopped
-from toolkit.weights.load import load_weights, read_weights, write_atomically
+from toolkit.weights.load import load_weights, read_weights, write_atomically, write_safetensors
 
 SAMPLE_PICTURES = 4
 SEEDS_APART = 1_000_003
 """Between the random numbers of one process and the next."""
-ENDED = ("completed", "stopped early")
-"""How runs end that are not resumed."""
 
 
 def fit(
@@ -120,7 +118,7 @@ def fit(
                     log.say(f"no better mask AP in {progress.stale} evaluations in a row: stopped early")
                     ended = "stopped early"
                     break
-                model.train()
+                train_mode(model, settings.freeze)
                 with log.epoch(epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step) as bar:
                     for parts in batches.epoch(epoch, skip=progress.step - epoch * steps):
                         # A step's random numbers depend on its number alone, so a resumed run draws the same.
@@ -173,10 +171,14 @@ def fit(
                 log.say(line)
             else:
                 ended = "completed"
+        if rank == 0:
+            metadata = {"model": recipe.model.name, "classes": json.dumps(recipe.classes, ensure_ascii=False)}
+            write_safetensors(run.best_safetensors, read_weights(run.best_weights), metadata=metadata)
         best = progress.best["mask"]["AP"] if progress.best else None
         log.say(f"best mask AP {best or 0:.3f}, after epoch {progress.best_epoch}: {run.best_weights}")
     except Stopped as stopped:
         save(run)
+        distributed.gather(None)  # none leaves, and has the others ended, before that is done
         ended = str(stopped)
         raise UserError(f"{ended}; saved at step {progress.step}, go on with: {_go_on(run)}") from None
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from toolkit.data.workers import main_hidden
 from toolkit.errors import UserError
 
 GRACE_SECONDS = 5.0
-"""What the others have, when one has ended, to end as well."""
+"""What the others have, when one has ended in good order, to do so as well."""
 
 
 def launch(function: Callable[..., Any], devices: Sequence[str], **arguments: Any) -> Any:
@@ -61,7 +62,9 @@ def _result(processes: Sequence[Any], ends: Sequence[Connection]) -> Any:
                 code = processes[rank].exitcode
                 kind, value = "died", f"ended from outside or crashed (exit code {code})"
             if kind != "done":
+                end_by = time.monotonic() + (GRACE_SECONDS if kind == "error" else 0.0)
                 for process in processes:
+                    process.join(max(0.0, end_by - time.monotonic()))
                     process.kill()
                 raise UserError(value if kind == "error" else f"process {rank} of {len(processes)} {value}")
             if rank == 0:

@@ -56,6 +56,14 @@ def freeze(model: nn.Layer, prefixes: list[str]) -> int:
     return count
 
 
+def train_mode(model: nn.Layer, prefixes: list[str]) -> None:
+    """Put `model` into train mode but for the parts that are frozen, whose norms would go on learning statistics."""
+    model.train()
+    for name, layer in model.named_sublayers():
+        if any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes):
+            layer.eval()
+
+
 def build_optimizer(model: nn.Layer, train: Train) -> optimizer.Optimizer:
     """The recipe's optimizer over the trainable parameters of `model`.
 

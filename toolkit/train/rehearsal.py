@@ -20,7 +20,7 @@ from toolkit.recipe import Recipe
 from toolkit.train import memory
 from toolkit.train.batch import to_tensors
 from toolkit.train.ema import MovingAverage
-from toolkit.train.optim import build_optimizer
+from toolkit.train.optim import build_optimizer, train_mode
 
 TYPICAL = 3
 """Steps on typical pictures, of which the middle time counts."""
@@ -89,7 +89,7 @@ def rehearse(
 
     try:
         paddle.seed(settings.seed)
-        model.train()
+        train_mode(model, settings.freeze)
         step(batches.heaviest())
         took, made = [], []
         for number in range(TYPICAL):

@@ -13,8 +13,10 @@ from toolkit.device import set_device, split_devices
 from toolkit.errors import UserError
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.run import Run
+from toolkit.runs import ENDED
 from toolkit.train import distributed
-from toolkit.train.fit import ENDED, fit
+from toolkit.train.batch_size import fitting_batch_size, with_batch_size
+from toolkit.train.fit import fit
 from toolkit.train.launch import launch
 from toolkit.weights.fetch import resolve_pretrained
 
@@ -33,7 +35,8 @@ def start_training(
 
     Args:
         model: its recipe is the start; `recipe`: a file in its place.
-        overrides: dotted keys of the recipe and their values; `settings`: the same as `key=value`, and stronger.
+        overrides: dotted keys of the recipe and their values (`train.batch_size` may be `auto`); `settings`: the same
+            as `key=value`, and stronger.
         device: see `toolkit.device`; of several, each gets a process.
         output: the folder in which the run gets a folder.
         time_limit: minutes after which the run is saved and left.
@@ -53,12 +56,17 @@ def start_training(
         )
     if model is None and recipe is None:
         raise UserError("say which model to train with --model (`seg-tune models` lists them), or give a --recipe")
-    asked = load_recipe(recipe or str(model), {**(overrides or {}), **parse_settings(settings)})
+    changes = {**(overrides or {}), **parse_settings(settings)}
+    if automatic := changes.get("train.batch_size") == "auto":
+        del changes["train.batch_size"]
+    asked = load_recipe(recipe or str(model), changes)
     if recipe and model and asked.model.name != model:
         raise UserError(f"--model {model}: {recipe} is a recipe of {asked.model.name}; give one of the two")
     dataset = dataset_of(asked.data)
     resolved = asked.model_copy(update={"classes": list(dataset.train.classes)})
     _enter(device)
+    if automatic:
+        resolved = with_batch_size(resolved, fitting_batch_size(resolved, dataset))
     weights = resolve_pretrained(resolved.train.pretrained, resolved.model.name)
     return fit(resolved, dataset, output=output, weights=weights, time_limit=time_limit)
 

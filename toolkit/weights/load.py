@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from toolkit.errors import UserError
 from toolkit.weights import pickled
@@ -23,6 +26,20 @@ what two families share by chance is under 2 %."""
 # Entries that paddle.save adds to a state_dict.
 _PARAMETER_NAMES = "StructuredToParameterName@@"
 _BIG_TENSORS = "UnpackBigParamInfor@@"
+
+# bfloat16, which NumPy lacks, comes as its bits.
+_SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 # Where the sixteen differ in their keys.
 _FAMILIES = {
@@ -79,12 +96,14 @@ class Report:
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a `.pdparams` file by name, read-only; of a run's checkpoint, those that it evaluates.
+    """The tensors of a `.pdparams` or `.safetensors` file by name; of a run's checkpoint, those that it evaluates.
 
     bfloat16, which NumPy lacks, comes as its bits in uint16.
 
     Raises UserError for anything but a dict of tensors, by place. Nothing in the file is run.
     """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     tree = pickled.read(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: not a weights file: {_kind(tree)}, not a dict of names and tensors")
@@ -118,12 +137,25 @@ def write_atomically(path: Path, tree: dict[str, Any]) -> None:
 
     Raises UserError if it cannot be written.
     """
+    _replace(path, lambda emit: pickled.write(tree, emit))
+
+
+def write_safetensors(path: Path, weights: dict[str, np.ndarray], *, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors (Hugging Face), in one step as `write_atomically` does.
+
+    Raises UserError if it cannot be written.
+    """
+    content = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in weights.items()}, metadata)
+    _replace(path, lambda emit: emit(content))
+
+
+def _replace(path: Path, write: Callable[[Callable[[Any], Any]], Any]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                pickled.write(tree, file.write)
+                write(file.write)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -133,6 +165,21 @@ def write_atomically(path: Path, tree: dict[str, Any]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({' '.join(str(error).split()):.80})") from None
+    weights = {}
+    for name, entry in entries:
+        if entry["dtype"] not in _SAFETENSORS:
+            raise UserError(f"{path}: {name}: numbers of kind {entry['dtype']}, which are not read here")
+        weights[name] = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+    return weights
 
 
 def load_weights(model: nn.Layer, weights: dict[str, np.ndarray], *, origin: Path | str = "weights") -> Report:
