@@ -62,43 +62,44 @@ class Deployed(nn.Layer):
 
         shape = paddle.shape(logits)
         logits = paddle.gather(logits.flatten(0, 1), index)
-        picture = index // rows
-        # Columns first, rows then: oneDNN cannot take columns of an empty list.
-        x1, y1, x2, y2 = (paddle.gather(side, index) for side in boxes.flatten(0, 1).unbind(1))
         height, width = size.unbind(1)
         if self.model.mask_frame == "box":
-            # One cell more on each side than the box.
+            # One cell more on each side than the box. For all rows, also where none is kept: oneDNN fails at sums with
+            # an empty list.
+            x1, y1, x2, y2 = boxes.flatten(0, 1).unbind(1)
             beside, above = (x2 - x1) / (shape[3] - 2), (y2 - y1) / (shape[2] - 2)
-            down = _weights(shape[2], y1 - above, y2 + above, height, picture)
-            across = _weights(shape[3], x1 - beside, x2 + beside, width, picture)
+            down = _weights(shape[2], y1 - above, y2 + above, height.repeat_interleave(rows))
+            across = _weights(shape[3], x1 - beside, x2 + beside, width.repeat_interleave(rows))
+            down, across = (paddle.gather(weights, index) for weights in (down, across))
         else:
             # The whole network input, its padding included.
             bottom, right = (paddle.shape(image)[2:].astype("float32") * size / im_shape).unbind(1)
-            each = paddle.arange(0, paddle.shape(image)[0], 1, dtype=picture.dtype)
-            down = paddle.gather(_weights(shape[2], paddle.zeros_like(bottom), bottom, height, each), picture)
-            across = paddle.gather(_weights(shape[3], paddle.zeros_like(right), right, width, each), picture)
+            down = _weights(shape[2], paddle.zeros_like(bottom), bottom, height)
+            across = _weights(shape[3], paddle.zeros_like(right), right, width)
+            down, across = (paddle.gather(weights, index // rows) for weights in (down, across))
         if self.model.mask_clip:
+            # Columns first, rows then: oneDNN cannot take columns of an empty list.
+            x1, y1, x2, y2 = (paddle.gather(side, index) for side in boxes.flatten(0, 1).unbind(1))
             down = down * _inside(y1, y2, down)
             across = across * _inside(x1, x2, across)
         mask = paddle.matmul(down, paddle.matmul(logits, across, transpose_y=True)) > 0
         return bbox, bbox_num, mask.astype("int32")
 
 
-def _weights(cells: Tensor, begin: Tensor, end: Tensor, lengths: Tensor, picture: Tensor) -> Tensor:
+def _weights(cells: Tensor, begin: Tensor, end: Tensor, length: Tensor) -> Tensor:
     """`[N, T, cells]`: row i of mask n holds the weights by which pixel i of the picture sees the mask's cells.
 
     Bilinear with half-pixel centres, borders repeated. Resizing by matrix product, since oneDNN under Paddle's new IR
-    refuses every interpolate. `begin`, `end`: `[N]`, what the cells cover, in pixels of the picture; `lengths`: `[B]`,
-    how many pixels each picture has; `picture`: `[N]`, which one a mask belongs to. T is the largest length; rows
-    beyond a picture's own are 0.
+    refuses every interpolate. `begin`, `end`: `[N]`, what the cells cover, in pixels of the picture; `length`: `[N]`,
+    how many pixels it has. T is the largest length; rows beyond a picture's own are 0.
     """
-    index = paddle.arange(0, lengths.max().astype("int32"), 1, dtype="int32").astype("float32")
+    index = paddle.arange(0, length.max().astype("int32"), 1, dtype="int32").astype("float32")
     pitch = (end - begin) / cells.astype("float32")
     centre = (index + 0.5 - begin.unsqueeze(-1)) / pitch.unsqueeze(-1) - 0.5
     centre = paddle.minimum(centre.clip(min=0.0), cells.astype("float32") - 1.0).unsqueeze(-1)
     columns = paddle.arange(0, cells, 1, dtype="int32").astype("float32")
     near = (1.0 - (centre - columns).abs()).clip(min=0.0)
-    return near * (index < paddle.gather(lengths, picture).unsqueeze(-1)).astype("float32").unsqueeze(-1)
+    return near * (index < length.unsqueeze(-1)).astype("float32").unsqueeze(-1)
 
 
 def _inside(low: Tensor, high: Tensor, weights: Tensor) -> Tensor:

@@ -154,5 +154,6 @@ def _anchors(x: Tensor, *, stride: int, sizes: Sequence[int]) -> Tensor:
     rows = paddle.arange(0, size_of(x, 2), 1, dtype="int32").astype("float32") * stride
     columns = paddle.arange(0, size_of(x, 3), 1, dtype="int32").astype("float32") * stride
     y, x_ = paddle.meshgrid(rows, columns)
-    corner = paddle.stack([x_, y], axis=2).unsqueeze(2)  # [h, w, 1, 2]
-    return paddle.concat([corner - half, corner + half], axis=3).reshape([-1, 4])
+    corner = paddle.stack([x_, y, x_, y], axis=2).reshape([-1, 1, 4])
+    # Expanded by hand: oneDNN fails where a level of one cell is the smaller operand.
+    return (corner.expand([-1, half.shape[0], 4]) + paddle.concat([-half, half], axis=1)).reshape([-1, 4])
