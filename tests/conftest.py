@@ -6,6 +6,9 @@ from hypothesis import settings
 # for, sum in another order; that moves losses behind a matching by up to 0.4 %. Processes that tests start are free.
 os.environ["MKL_DEBUG_CPU_TYPE"] = ""
 
+# As many processes as cores run at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

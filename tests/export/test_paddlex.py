@@ -1,6 +1,6 @@
 """PaddleX 3.7.2 reads an exported folder and its config unchanged, in its default mode, and finds the same.
 
-    PADDLEX_PYTHON=/path/to/python pytest -m paddlex
+    PADDLEX_PYTHON=/path/to/python pytest -m paddlex -n 0 -s
 
 Figures are printed with `-s`.
 """

@@ -124,7 +124,9 @@ def compare(truth: Sequence[Detections], found: Sequence[Detections], *, ms: flo
             near = np.flatnonzero(free & (b.labels == a.labels[i]) & (score <= SCORE) & (box <= BOX))
             if len(near) == 0:
                 continue
-            overlap, j = max((mask_iou(a.masks[i], b.masks[k]), k) for k in near)
+            # Early in training many rows have like masks, or none: the nearest of them is meant.
+            distance = score / SCORE + box / BOX
+            overlap, _, j = max((mask_iou(a.masks[i], b.masks[k]), -distance[k], k) for k in near)
             free[j] = False
             scores.append(float(score[j]))
             boxes.append(float(box[j]))
