@@ -36,8 +36,13 @@ def test_the_command_is_understood(command: str) -> None:
     if name.startswith("-"):
         return
     assert name in group.commands  # type: ignore[attr-defined]
+    found = group.commands[name]  # type: ignore[attr-defined]
+    if hasattr(found, "commands"):  # `seg-tune runs list`
+        name = arguments.pop(0)
+        assert name in found.commands
+        found = found.commands[name]
     if arguments:
-        assert group.commands[name].make_context(name, arguments).params  # type: ignore[attr-defined]
+        assert found.make_context(name, arguments).params
 
 
 def test_pages_link_to_files_that_exist() -> None:

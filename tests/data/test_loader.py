@@ -254,17 +254,9 @@ def test_rare_classes_come_more_often_and_epochs_stay_as_long(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
     mask = np.zeros((32, 32), np.uint8)
     mask[4:20, 4:20] = 1
-    pictures = [
-        Picture(
-            i,
-            tmp_path / "a.png",
-            "a.png",
-            32,
-            32,
-            [Annotation(i, int(i < 4), (0, 0, 1, 1), mask_to_rle(mask), 1, False)],
-        )
-        for i in range(40)
-    ]
+    rle = mask_to_rle(mask)
+    labelled = [[Annotation(i, int(i < 4), (0, 0, 1, 1), rle, 1, False)] for i in range(40)]
+    pictures = [Picture(i, tmp_path / "a.png", "a.png", 32, 32, found) for i, found in enumerate(labelled)]
     split = Split("train", tmp_path, ("common", "rare"), (0, 1), pictures)
     counts = {}
     for balanced in (False, True):

@@ -23,7 +23,7 @@ from toolkit.recipe import Recipe, load_recipe
 from toolkit.zoo import find_model
 
 CLASSES = ["disc", "Größe", "cat 猫"]
-SIZE = (64, 96)
+SIZE = (128, 192)
 NAMES = (
     "Cascade-MaskRCNN-ResNet50-FPN",
     "Mask-RT-DETR-S",
@@ -86,10 +86,10 @@ def tiny(name: str) -> nn.Layer:
 
 
 def pictures(*, sizes: list[tuple[int, int]] | None = None) -> list[NDArray[np.uint8]]:
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(5)
     return [
         cv2.resize(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-        for height, width in sizes or [(64, 96), (51, 37), (129, 200)]
+        for height, width in sizes or [(128, 192), (151, 137), (229, 300)]
     ]
 
 

@@ -119,7 +119,7 @@ def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) 
     bbox, bbox_num, mask = (predictor.get_output_handle(n).copy_to_cpu() for n in predictor.get_output_names())
     assert bbox.shape[1:] == (6,)
     assert (bbox.dtype, bbox_num.dtype, mask.dtype) == (np.float32, np.int32, np.int32)
-    assert mask.shape == (len(bbox), 129, 200)
+    assert mask.shape == (len(bbox), 229, 300)
     start = 0
     for picture, count in zip(prepared, bbox_num, strict=True):
         alone = backend._run(picture)

@@ -17,7 +17,7 @@ from toolkit.evaluate.ap import evaluate
 from toolkit.evaluate.detect import detect
 from toolkit.models import build_model
 from toolkit.recipe import load_recipe
-from toolkit.train.fit import to_tensors
+from toolkit.train.batch import to_tensors
 
 SIDE = 96
 
@@ -192,7 +192,7 @@ def mask_ap_by_heart(model: nn.Layer, name: str, folder: Path, *, epochs: int, l
     for epoch in range(epochs):
         if epoch == epochs * 3 // 4:
             optimizer.set_lr(lr / 10)
-        for batch in batches.epoch(epoch):
+        for [batch] in batches.epoch(epoch):
             model(to_tensors(batch))["loss"].backward()
             optimizer.step()
             optimizer.clear_grad()

@@ -17,7 +17,7 @@ from toolkit.models import build_model
 from toolkit.models.mask_rcnn import TINY, MaskRCNN
 from toolkit.nn.sampling import Targets
 from toolkit.recipe import load_recipe
-from toolkit.train.fit import to_tensors
+from toolkit.train.batch import to_tensors
 
 FPN, C4 = "MaskRCNN-ResNet50-FPN", "MaskRCNN-ResNet50"
 LOSSES = {"loss_rpn_cls", "loss_rpn_reg", "loss_bbox_cls", "loss_bbox_reg", "loss_mask"}
@@ -87,7 +87,7 @@ def test_pictures_of_several_sizes_train_in_one_batch(name: str, tmp_path: Path)
     settings = {"data.input_size": [90, 128], "data.train_sizes": [70, 90], "data.workers": 0, "train.batch_size": 3}
     batches = TrainBatches(split, load_recipe(name, settings))
     for number in range(2):
-        [[batch]] = batches.epoch(number)
+        ([batch],) = batches.epoch(number)
         assert len({tuple(size) for size in batch["im_shape"].tolist()}) == 3
         assert all(side % 32 == 0 for side in batch["image"].shape[2:])
         rcnn.assert_trains(tiny(name), to_tensors(batch))

@@ -19,7 +19,7 @@ from toolkit.evaluate.detect import detect
 from toolkit.models import build_model
 from toolkit.models.ppyoloe_seg import TINY, Objects, PPYOLOESeg
 from toolkit.recipe import load_recipe
-from toolkit.train.fit import to_tensors
+from toolkit.train.batch import to_tensors
 
 NAME = "PP-YOLOE_seg-S"
 SIDE = 64
@@ -263,7 +263,7 @@ def test_eight_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
     for epoch in range(90):
         if epoch == 60:
             optimizer.set_lr(2e-4)
-        for batch in batches.epoch(epoch):
+        for [batch] in batches.epoch(epoch):
             model(to_tensors(batch))["loss"].backward()
             optimizer.step()
             optimizer.clear_grad()

@@ -285,7 +285,7 @@ def test_eight_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
     from toolkit.data.loader import TrainBatches, eval_batches
     from toolkit.evaluate.ap import evaluate
     from toolkit.evaluate.detect import detect
-    from toolkit.train.fit import to_tensors
+    from toolkit.train.batch import to_tensors
 
     split = find_dataset(write_dataset(tmp_path / "data", train=8, val=1, side=160)).train
     recipe = load_recipe(
@@ -304,7 +304,7 @@ def test_eight_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
     batches = TrainBatches(dataclasses.replace(split, pictures=split.pictures[:8]), recipe)
     model.train()
     for epoch in range(60):
-        for batch in batches.epoch(epoch):
+        for [batch] in batches.epoch(epoch):
             model(to_tensors(batch))["loss"].backward()
             optimizer.step()
             optimizer.clear_grad()

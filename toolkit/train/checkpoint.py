@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class State:
     progress: Progress
     data: dict[str, Any]
     """Identifies the dataset."""
+    _restored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """State of the optimizer that it has not taken over: Paddle's does so at its first step only."""
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; a file that is there already stays whole until the new one is complete.
@@ -58,7 +60,9 @@ class State:
             "progress": asdict(self.progress),
             "data": self.data,
             "model": {name: value.numpy() for name, value in self.model.state_dict().items()},
-            "optimizer": _by_structure(self.model, self.optim),
+            "optimizer": {
+                name: own or self._restored.get(name, {}) for name, own in _by_structure(self.model, self.optim).items()
+            },
             "ema": self.ema.state() if self.ema else None,
         }
         for name, value in tree["model"].items():  # type: ignore[attr-defined]
@@ -82,11 +86,12 @@ class State:
             raise UserError(f"{path}: checkpoint of another model; its recipe.yaml was changed")
         for name, value in tree["model"].items():
             own[name].set_value(value)
-        _load_by_structure(self.model, self.optim, tree["optimizer"])
+        self._restored = tree["optimizer"]
+        _load_by_structure(self.model, self.optim, self._restored)
         if self.ema and tree["ema"]:
             self.ema.load(tree["ema"])
-        for field in fields(Progress):
-            setattr(self.progress, field.name, tree["progress"][field.name])
+        for entry in fields(Progress):
+            setattr(self.progress, entry.name, tree["progress"][entry.name])
 
 
 def identity(dataset: Dataset) -> dict[str, Any]:
