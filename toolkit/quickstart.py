@@ -18,24 +18,26 @@ from toolkit.evaluate.run import evaluate_trained, percent
 from toolkit.export.run import export_trained
 from toolkit.pipeline.predictor import create_pipeline
 from toolkit.train.start import start_training
-from toolkit.zoo import MODELS
+from toolkit.zoo import find_model
 
 # What lets a model learn from scratch within minutes on a CPU; fine-tuning, which the recipes are for, is gentler.
-FROM_SCRATCH: dict[str, dict[str, Any]] = {
-    "ppyoloe_seg": {
-        "data.input_size": [160, 160],
-        "data.train_transforms": [{"D4": {"p": 1.0}}],
-        "train.epochs": 13,
-        "train.batch_size": 4,
-        "train.lr": 1.5e-3,
-        "train.lr_batch_size": 4,
-        "train.optimizer": {"name": "AdamW", "weight_decay": 1e-4},
-        "train.schedule": {"name": "cosine", "warmup_steps": 50},
-        "train.clip_norm": 1.0,
-        "train.ema": {"decay": 0.98},
-        "train.eval_every": 5,
-    },
+FROM_SCRATCH: dict[str, Any] = {
+    "data.input_size": [160, 160],
+    "data.train_sizes": [],
+    "data.train_transforms": [{"D4": {"p": 1.0}}],
+    "train.epochs": 13,
+    "train.batch_size": 4,
+    "train.lr_batch_size": 4,
+    "train.lr_multipliers": {},
+    "train.optimizer": {"name": "AdamW", "weight_decay": 1e-4},
+    "train.schedule": {"name": "cosine", "warmup_steps": 50},
+    "train.clip_norm": 1.0,
+    "train.ema": {"decay": 0.98},
+    "train.eval_every": 5,
+    "train.pretrained": "none",
 }
+RATES = {"ppyoloe_seg": 1.5e-3, "solov2": 5e-4, "mask_rcnn": 3e-4, "cascade_mask_rcnn": 3e-4, "mask_rtdetr": 4e-4}
+"""Learning rates of the families."""
 
 
 def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart"), device: str = "cpu") -> Path:
@@ -43,11 +45,9 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
 
     Everything is written into the new folder `output`. Returns the path of the picture with the predictions.
 
-    Raises UserError if `output` exists, or for a model that has no settings for learning from scratch.
+    Raises UserError if `output` exists, or for an unknown model.
     """
-    if model not in MODELS or MODELS[model].family not in FROM_SCRATCH:
-        known = ", ".join(name for name, entry in MODELS.items() if entry.family in FROM_SCRATCH)
-        raise UserError(f"--model {model}: the quickstart trains from scratch, with one of: {known}")
+    settings = {**FROM_SCRATCH, "train.lr": RATES[find_model(model).family]}
     if output.exists():
         raise UserError(f"{output}: exists already; remove it, or choose another folder with --output")
     console = Console(highlight=False, soft_wrap=True)
@@ -71,8 +71,9 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
                 f"{split.name}: {len(split.pictures)} pictures, {objects} objects of {len(split.classes)} classes"
             )
     with step("train"):
-        settings = {**FROM_SCRATCH[MODELS[model].family], "data.path": str(data), "train.pretrained": "none"}
-        run, _ = start_training(model, overrides=settings, device=device, output=output / "output")
+        run, _ = start_training(
+            model, overrides={**settings, "data.path": str(data)}, device=device, output=output / "output"
+        )
     with step("evaluate"):
         metrics = evaluate_trained(run=run.path, device=device)
     with step("export"):
