@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from toolkit.errors import UserError
+from toolkit.errors import RuleError, UserError
 
 _ORIENTATION = 0x0112
 _DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -28,20 +28,8 @@ LONGEST_SIDE = 65_535
 """Of a picture; JPEG's own limit."""
 
 
-class PictureError(UserError):
-    """A file that is no whole picture.
-
-    Args:
-        code: the rule's name in `toolkit.data.findings`.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions come back from worker processes by their first argument alone otherwise.
-        return type(self), (self.code, str(self))
+class PictureError(RuleError, UserError):
+    """A file that is no whole picture."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as codec
 
+from toolkit.errors import RuleError
+
 Bitmap = NDArray[np.uint8]
 Polygon = NDArray[np.float64]
 Rle = dict[str, Any]
@@ -37,20 +39,8 @@ MOST_PARTS = 10_000
 """Polygons of one annotation."""
 
 
-class MaskError(ValueError):
-    """A segmentation breaks its format; the message says the rule, the caller knows the place.
-
-    Args:
-        code: the rule's name in `toolkit.data.findings`.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions come back from worker processes by their first argument alone otherwise.
-        return type(self), (self.code, str(self))
+class MaskError(RuleError, ValueError):
+    """A segmentation breaks its format; the message says the rule, the caller knows the place."""
 
 
 @dataclass(frozen=True)
