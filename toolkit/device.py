@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import re
+import sys
 
 from toolkit.errors import UserError
 
@@ -13,6 +15,9 @@ with contextlib.redirect_stderr(io.StringIO()):
     import paddle
 
 ACCELERATORS = ("gpu", "npu", "xpu", "mlu")
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+"""Of `mallopt`, from glibc's malloc.h."""
 
 
 def split_devices(device: str) -> list[str]:
@@ -48,6 +53,8 @@ def set_device(device: str) -> str:
     name = "cpu" if kind == "cpu" else f"{kind}:{index or 0}"
     if name not in found:
         raise UserError(f"--device {device}: not on this machine; possible here: auto, {', '.join(found)}")
+    if name == "cpu":
+        _keep_memory()
     paddle.set_device(name)
     return name
 
@@ -63,3 +70,16 @@ def available_devices() -> list[str]:
     for kind, names in custom.items():
         found += [f"{kind}:{name.split(':')[-1]}" for name in names if name.split(":")[0] == kind]
     return found
+
+
+def _keep_memory() -> None:
+    """Keep what tensors free for the next ones, where the C library is glibc.
+
+    It returns large blocks to the system at once, and their pages are made and zeroed again for every operator, which
+    can take longer than the operator.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        if sys.platform == "linux":
+            adjust = ctypes.CDLL("libc.so.6").mallopt
+            for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
+                adjust(option, value)

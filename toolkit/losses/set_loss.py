@@ -18,7 +18,7 @@ from toolkit.losses.dice import dice_loss
 from toolkit.losses.focal import focal_cost, varifocal_loss
 from toolkit.losses.iou import giou, iou
 from toolkit.losses.matching import hungarian, mask_costs
-from toolkit.losses.points import sample, uncertain_points
+from toolkit.losses.points import sample, sample_together, sample_uncertain
 from toolkit.nn.resize import resize_bilinear
 
 WEIGHTS = {"class": 4.0, "bbox": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
@@ -70,7 +70,7 @@ def match(predictions: Predictions, features: Tensor, objects: Objects, *, point
     """
     queries = predictions.logits.shape[2]
     places = paddle.rand([len(objects.counts), points, 2])
-    features = sample(features, places)  # [B, D, P]
+    features = sample_together(features, places)  # [B, D, P]
     found_queries, found_objects = [], []
     start = 0
     for picture, count in enumerate(objects.counts):
@@ -165,10 +165,7 @@ def _masks(vectors: Tensor, features: Tensor, rows: NDArray[np.int64]) -> Tensor
 
 def _mask_losses(logits: Tensor, targets: Tensor, *, points: int) -> tuple[Tensor, Tensor]:
     """Cross entropy and dice loss, summed over masks `[M, G, h, w]` against `targets` `[M, H, W]`."""
-    objects, groups, height, width = logits.shape
-    places = uncertain_points(logits, count=points)  # [M, G, P, 2]
-    predicted = sample(logits.reshape([-1, 1, height, width]), places.flatten(0, 1)).squeeze(1)  # [MG, P]
-    expected = sample(targets.unsqueeze(1), places.flatten(1, 2)).reshape([objects * groups, points])
+    predicted, expected = sample_uncertain(logits, targets, count=points)  # [M, G, P]
     entropy = F.binary_cross_entropy_with_logits(predicted, expected, reduction="none").mean(-1)
     return entropy.sum(), dice_loss(F.sigmoid(predicted), expected).sum()
 
