@@ -29,7 +29,7 @@ from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
 from toolkit.train.guard import Guard
 from toolkit.train.log import Log, Silence
-from toolkit.train.optim import build_optimizer, freeze, gradient_norm, lr_factor, scaled_lr, train_mode, warmup_steps
+from toolkit.train.optim import build_optimizer, clip_gradients, freeze, lr_factor, scaled_lr, train_mode, warmup_steps
 from toolkit.train.pictures import truth_beside_found
 from toolkit.train.precision import Precision
 from toolkit.train.rehearsal import Forecast, rehearse
@@ -138,8 +138,9 @@ def fit(
                         distributed.average_gradients(trained)
                         values = distributed.average(values)
                         precision.unscale(optim)
+                        norm = clip_gradients(trained, settings.clip_norm)
                         if not precision.scaler:  # which leaves out steps by itself until it has found its scale
-                            values["grad_norm"] = gradient_norm(trained)
+                            values["grad_norm"] = norm
                         if guard.allows(values, parts, step=progress.step):
                             precision.step(optim)
                             if ema:

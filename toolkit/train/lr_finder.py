@@ -19,7 +19,7 @@ from toolkit.errors import UserError
 from toolkit.models import model_of
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.train.batch import to_tensors
-from toolkit.train.optim import build_optimizer, freeze, train_mode
+from toolkit.train.optim import build_optimizer, clip_gradients, freeze, train_mode
 from toolkit.weights.fetch import resolve_pretrained
 from toolkit.weights.load import load_weights, read_weights
 
@@ -60,6 +60,7 @@ def find_lr(
     if weights:
         load_weights(network, read_weights(weights), origin=str(weights))
     optim = build_optimizer(network, train)
+    trained = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
     batches = TrainBatches(dataset.train, recipe)
     rows: list[tuple[float, float, float]] = []
     train_mode(network, train.freeze)
@@ -75,6 +76,7 @@ def find_lr(
                 loss = network(to_tensors(part))["loss"] / len(parts)
                 loss.backward()
                 value += float(loss)
+            clip_gradients(trained, train.clip_norm)
             optim.step()
             optim.clear_grad()
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * value

@@ -85,7 +85,6 @@ def build_optimizer(model: nn.Layer, train: Train) -> optimizer.Optimizer:
             {"params": members, "learning_rate": factor, "weight_decay": decay}
             for (factor, decay), members in groups.items()
         ],
-        "grad_clip": nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None,
     }
     if settings.name == "AdamW":
         return optimizer.AdamW(**common)
@@ -99,10 +98,18 @@ def multiplier(name: str, multipliers: dict[str, float]) -> float:
 
 
 @paddle.no_grad()
-def gradient_norm(parameters: Sequence[Tensor]) -> float:
-    """L2 norm of the gradients of all `parameters` together; not finite if one of them is not."""
-    norms = [paddle.linalg.norm(p.grad.astype("float32").flatten()) for p in parameters if p.grad is not None]
-    return float(paddle.linalg.norm(paddle.stack(norms))) if norms else 0.0
+def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> float:
+    """Shorten the gradients of all `parameters` together to an L2 norm of at most `limit`.
+
+    Returns the norm they had; not finite if one of them is not, and then they are left as they are.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    squares = [gradient.astype("float32").square().sum() for gradient in gradients]
+    norm = float(paddle.stack(squares).sum().sqrt()) if squares else 0.0
+    if limit and limit < norm < math.inf:
+        for gradient in gradients:
+            gradient.scale_(limit / norm)
+    return norm
 
 
 def _norm_parameters(model: nn.Layer) -> Iterator[str]:
