@@ -173,9 +173,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if is_file:
-            raise UserError(f"{path}: no such recipe") from None
-        raise UserError(f"model {source}: not in this version yet; `seg-tune models` lists what is") from None
+        raise UserError(f"{path}: no such recipe") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

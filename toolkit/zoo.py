@@ -33,11 +33,6 @@ class ZooModel:
         """Its recipe, which ships with the package."""
         return recipes_dir() / f"{self.name}.yaml"
 
-    @property
-    def trainable(self) -> bool:
-        """Whether this version can build and train it."""
-        return self.recipe.is_file()
-
 
 def recipes_dir() -> Path:
     """The folder of the recipes that ship with the package."""

@@ -34,13 +34,8 @@ def test_all_sixteen_fit_into_80_columns_without_colour():
     assert max(map(len, output.splitlines())) <= 80
     assert "…" not in output
     assert "\x1b" not in output
-    assert re.search(r"^Mask-RT-DETR-L +45\.7 +113\.6 +113 +1180 +", output, re.MULTILINE)
-    assert re.search(r"^SOLOv2 +35\.5 +179\.1 +132 +- +", output, re.MULTILINE)
-
-
-def test_it_says_which_ones_can_be_trained():
-    rows = {line.split()[0]: line.split()[-1] for line in run().splitlines() if line.split()[:1] and listed(line)}
-    assert {name for name, last in rows.items() if last == "yes"} == {m.name for m in MODELS.values() if m.trainable}
+    assert re.search(r"^Mask-RT-DETR-L +45\.7 +113\.6 +113 +1180 *$", output, re.MULTILINE)
+    assert re.search(r"^SOLOv2 +35\.5 +179\.1 +132 +- *$", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,7 @@ def _rank(model: ZooModel, sort: Sort) -> tuple[Any, ...]:
 def _facts(model: ZooModel) -> dict[str, Any]:
     from dataclasses import asdict
 
-    recipe = _recipe(model)
-    return {**asdict(model), "trainable": model.trainable, "recipe": recipe}
-
-
-def _recipe(model: ZooModel) -> str | None:
-    return str(model.recipe) if model.trainable else None
+    return {**asdict(model), "recipe": str(model.recipe)}
 
 
 def _show_table(chosen: list[ZooModel]) -> None:
@@ -69,16 +64,14 @@ def _show_table(chosen: list[ZooModel]) -> None:
     table.add_column("model", no_wrap=True)
     for heading in ("mask AP", "MB", "GPU ms", "CPU ms"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("trains", justify="center", no_wrap=True)
     for model in chosen:
         figures = (f"{model.mask_ap:.1f}", f"{model.size_mb:.1f}", _ms(model.gpu_ms), _ms(model.cpu_ms))
-        trains = model.trainable
-        table.add_row(model.name, *figures, "yes" if trains else "-", style=None if trains else "dim")
+        table.add_row(model.name, *figures)
     console = Console(highlight=False)
     console.print(table)
     console.print(
         "mask AP: per cent, COCO val2017. GPU: Tesla T4; CPU: Xeon 6271C, 8 threads; one\n"
-        "picture in FP32. trains: with this version. More on one: seg-tune models NAME",
+        "picture in FP32. All of them train with this version. More on one: seg-tune models NAME",
         style="dim",
     )
 
@@ -93,9 +86,9 @@ def _show_one(model: ZooModel) -> None:
         "weights": f"{model.size_mb:.1f} MB",
         "GPU": f"{_ms(model.gpu_ms)} ms a picture (Tesla T4, FP32)" if model.gpu_ms else "not published",
         "CPU": f"{_ms(model.cpu_ms)} ms a picture (Xeon 6271C, 8 threads, FP32)" if model.cpu_ms else "not published",
-        "recipe": _recipe(model) or "none in this version",
+        "recipe": str(model.recipe),
         "download": model.url,
-        "train": f"seg-tune train --model {model.name} --data DIR" if model.trainable else "not in this version yet",
+        "train": f"seg-tune train --model {model.name} --data DIR",
     }
     console = Console(highlight=False)
     console.print(model.name, style="bold")
