@@ -6,9 +6,10 @@ Needs numpy, OpenCV and pycocotools. The layout is PaddleX's: `images/`, `annota
 `annotations/instance_val.json`. Every picture is drawn from its own seed, so the same annotations come out byte for
 byte; the JPEG files may differ with the version of OpenCV's encoder.
 
-What is in it, because real data has it: pictures of different sizes, textured backgrounds, strokes that are no object,
-noise, shapes cut by the border, shapes that cover others (masks show the visible part only, so some have several
-parts, and those with a hole are RLE), pictures without any object, and in each split one crowd region.
+What is in it, because real data has it: classes with a colour of their own that others wear as well now and then,
+pictures of different sizes, textured backgrounds, strokes that are no object, noise, shapes cut by the border, shapes
+that cover others (masks show the visible part only, so some have several parts, and those with a hole are RLE),
+pictures without any object, and in each split one crowd region.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def add_shape(rng: np.random.Generator, image: Rgb, shapes: list[Shape]) -> tupl
         covered = [Shape(shape.category, shape.mask & ~mask, shape.whole, shape.crowd) for shape in shapes]
         new = Shape(category, mask, max(int(mask.sum()), round(1.2 * (radius * SUBPIXELS) ** 2)))
         if all(well_visible(shape) for shape in (*covered, new)):
-            return paint(rng, image, mask), [*covered, new]
+            return paint(rng, image, mask, category), [*covered, new]
     return image, shapes
 
 
@@ -150,14 +151,14 @@ def outline(
     return np.logical_and.reduce(sides)
 
 
-def paint(rng: np.random.Generator, image: Rgb, mask: Mask) -> Rgb:
+def paint(rng: np.random.Generator, image: Rgb, mask: Mask, category: int) -> Rgb:
     """Fill `mask` with a colour that stands out from what was there, shaded and lightly striped."""
     height, width = image.shape[:2]
     cover = mask.reshape(height, SUBPIXELS, width, SUBPIXELS).mean((1, 3))[..., None]
     behind = (image * cover).sum((0, 1)) / cover.sum()
-    colour = bright_colour(rng)
+    colour = bright_colour(rng, category)
     while np.abs(colour - behind).max() < 70:
-        colour = bright_colour(rng)
+        colour = bright_colour(rng, category)
     y, x = np.mgrid[0:height, 0:width]
     angle = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -166,10 +167,15 @@ def paint(rng: np.random.Generator, image: Rgb, mask: Mask) -> Rgb:
     return image + (colour + (shade + stripes)[..., None] - image) * cover
 
 
-def bright_colour(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Brighter than the backgrounds in at least one channel."""
-    colour = rng.uniform(30, 245, 3)
-    colour[rng.integers(3)] = rng.uniform(190, 245)
+def bright_colour(rng: np.random.Generator, category: int) -> NDArray[np.float64]:
+    """Brighter than the backgrounds in at least one channel, most often, as things have their colours, in the channel
+    of the category."""
+    if rng.random() < 0.75:
+        colour = rng.uniform(30, 150, 3)
+        colour[category] = rng.uniform(190, 245)
+    else:
+        colour = rng.uniform(30, 245, 3)
+        colour[rng.integers(3)] = rng.uniform(190, 245)
     return colour
 
 
@@ -180,7 +186,7 @@ def draw_crowd(rng: np.random.Generator, image: Rgb) -> tuple[Rgb, Shape]:
     for _ in range(30):
         centre = rng.uniform(4, 60, 2)
         mask = outline(rng, 0, centre, rng.uniform(4, 6), height, width)
-        image = paint(rng, image, mask)
+        image = paint(rng, image, mask, 0)
         total |= mask
     return image, Shape(0, total, int(total.sum()), crowd=True)
 

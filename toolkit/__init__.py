@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+
+def cores() -> int:
+    """How many processor cores this process may use; in a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 # What has to be said before Paddle is imported.
 # It sets one thread unless told otherwise.
-os.environ.setdefault(
-    "OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-)
+os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
 def _fast_path() -> str | None:

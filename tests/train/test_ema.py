@@ -60,3 +60,17 @@ def test_its_state_comes_back() -> None:
     other.load(ema.state())
     assert other.steps == 1
     assert other.average["free.weight"].numpy() == pytest.approx(ema.average["free.weight"].numpy())
+
+
+def test_weights_in_float16_are_averaged_in_float32() -> None:
+    layer = model()
+    layer.free.to(dtype="float16")
+    ema = MovingAverage(layer, Ema(decay=0.9, ramp="threshold"))
+    ema.steps = 10_000
+    layer.free.weight.set_value(np.full((2, 2), 1.0, "float16"))
+    ema.average["free.weight"].set_value(np.full((2, 2), 1.001, "float32"))
+    ema.update()
+    assert ema.average["free.weight"].numpy() == pytest.approx(np.full((2, 2), 1.0009), rel=1e-6)
+    with ema.applied():
+        assert layer.free.weight.dtype == paddle.float16
+    assert (layer.free.weight.numpy() == 1).all()

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 from paddle import nn, optimizer
 
 from toolkit.data.coco import Dataset
 from toolkit.errors import UserError
 from toolkit.train.ema import MovingAverage
+from toolkit.train.precision import Precision
 from toolkit.weights.fetch import sha256_of
 from toolkit.weights.load import read_checkpoint, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -44,6 +46,7 @@ class State:
     model: nn.Layer
     optim: optimizer.Optimizer
     ema: MovingAverage | None
+    precision: Precision
     progress: Progress
     data: dict[str, Any]
     """Identifies the dataset."""
@@ -63,7 +66,9 @@ class State:
             "optimizer": {
                 name: own or self._restored.get(name, {}) for name, own in _by_structure(self.model, self.optim).items()
             },
+            "master_weights": _master_weights(self.model, self.optim),
             "ema": self.ema.state() if self.ema else None,
+            "precision": self.precision.state(),
         }
         for name, value in tree["model"].items():  # type: ignore[attr-defined]
             if not np.isfinite(value).all():
@@ -87,7 +92,8 @@ class State:
         for name, value in tree["model"].items():
             own[name].set_value(value)
         self._restored = tree["optimizer"]
-        _load_by_structure(self.model, self.optim, self._restored)
+        _load_by_structure(self.model, self.optim, self._restored, tree["master_weights"])
+        self.precision.load(tree["precision"])
         if self.ema and tree["ema"]:
             self.ema.load(tree["ema"])
         for entry in fields(Progress):
@@ -122,6 +128,21 @@ def _by_structure(model: nn.Layer, optim: optimizer.Optimizer) -> dict[str, dict
     }
 
 
-def _load_by_structure(model: nn.Layer, optim: optimizer.Optimizer, state: dict[str, dict[str, Any]]) -> None:
+def _master_weights(model: nn.Layer, optim: optimizer.Optimizer) -> dict[str, Any]:
+    """The weights in float32 of parameters that are in float16 themselves."""
+    weights = optim.state_dict().get("master_weights", {})
+    return {
+        name: weights[parameter.name].numpy()
+        for name, parameter in model.named_parameters()
+        if parameter.name in weights
+    }
+
+
+def _load_by_structure(
+    model: nn.Layer, optim: optimizer.Optimizer, state: dict[str, dict[str, Any]], master_weights: dict[str, Any]
+) -> None:
     names = {name: parameter.name for name, parameter in model.named_parameters()}
-    optim.set_state_dict({names[name] + key: value for name, values in state.items() for key, value in values.items()})
+    entries = {names[name] + key: value for name, values in state.items() for key, value in values.items()}
+    if master_weights:
+        entries["master_weights"] = {names[name]: paddle.to_tensor(value) for name, value in master_weights.items()}
+    optim.set_state_dict(entries)

@@ -31,9 +31,12 @@ class MovingAverage:
         self._live: dict[str, Tensor] = {
             name: value
             for name, value in model.state_dict().items()
-            if name not in frozen and value.dtype in (paddle.float32, paddle.float64)
+            if name not in frozen and paddle.is_floating_point(value)
         }
-        self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in self._live.items()}
+        # In float32 also where the weights are in float16, which cannot hold a small change of a large number.
+        self.average: dict[str, Tensor] = {
+            name: value.detach().clone().astype("float32") for name, value in self._live.items()
+        }
 
     def decay(self) -> float:
         """The decay d at the current step: small at first, so that the start is forgotten."""
@@ -47,7 +50,7 @@ class MovingAverage:
         share = 1 - self.decay()
         for name, average in self.average.items():
             # Three times as fast as lerp_ on a CPU.
-            average.scale_(1 - share).add_(self._live[name] * share)
+            average.scale_(1 - share).add_(self._live[name].astype("float32") * share)
         self.steps += 1
 
     @contextmanager
@@ -70,4 +73,4 @@ class MovingAverage:
 
     def _put(self, values: dict[str, np.ndarray]) -> None:
         for name, value in values.items():
-            self._live[name].set_value(value)
+            self._live[name].set_value(value.astype(self._live[name].numpy().dtype))

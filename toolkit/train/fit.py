@@ -73,6 +73,7 @@ def fit(
     freeze(model, settings.freeze)
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
+    precision = Precision(settings.amp, model, optim)
     ema = MovingAverage(model, settings.ema) if settings.ema else None
     if settings.sync_bn:
         distributed.synchronize_norms(model)
@@ -80,8 +81,7 @@ def fit(
     batches = TrainBatches(dataset.train, recipe, say=lambda line: log.say(line), rank=rank, ranks=ranks)
     steps = len(batches)
     progress = Progress()
-    state = State(model, optim, ema, progress, identity(dataset))
-    precision = Precision(settings.amp, model, optim)
+    state = State(model, optim, ema, precision, progress, identity(dataset))
     forecast = None
     if resume and resume.checkpoint.is_file():
         state.restore(resume.checkpoint)

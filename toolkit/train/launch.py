@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from toolkit import cores
 from toolkit.data.workers import main_hidden
 from toolkit.errors import UserError
 
@@ -84,7 +85,6 @@ def _run(end: Connection, function: Callable[..., Any], arguments: dict[str, Any
 def _place(rank: int, endpoints: Sequence[str], device: str) -> dict[str, str]:
     """What Paddle reads of a process's place among the others."""
     kind, _, index = device.partition(":")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     place = {
         "PADDLE_TRAINER_ID": str(rank),
         "PADDLE_TRAINERS_NUM": str(len(endpoints)),
@@ -93,7 +93,7 @@ def _place(rank: int, endpoints: Sequence[str], device: str) -> dict[str, str]:
         "PADDLE_MASTER": endpoints[0],
     }
     if kind == "cpu":
-        return {**place, "PADDLE_DISTRI_BACKEND": "gloo", "OMP_NUM_THREADS": str(max(1, cores // len(endpoints)))}
+        return {**place, "PADDLE_DISTRI_BACKEND": "gloo", "OMP_NUM_THREADS": str(max(1, cores() // len(endpoints)))}
     return {**place, f"FLAGS_selected_{kind}s": index}
 
 

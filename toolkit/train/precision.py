@@ -22,6 +22,15 @@ class Precision:
         if self._level == "O2":
             paddle.amp.decorate(models=model, optimizers=optim, level="O2", master_weight=True)
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: the scale of the loss and its history."""
+        return dict(self.scaler.state_dict()) if self.scaler else {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        if self.scaler and state:
+            self.scaler.load_state_dict(state)
+
     def cast(self) -> AbstractContextManager[Any]:
         """The context for the forward pass."""
         context: AbstractContextManager[Any] = paddle.amp.auto_cast(level=self._level) if self._level else nullcontext()

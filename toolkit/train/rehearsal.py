@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from toolkit import cores
 from toolkit.data.coco import Dataset
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
@@ -121,11 +121,10 @@ def rehearse(
     most = memory.peak() - (copies if paddle.device.get_device() == "cpu" else 0)
     compute, load = statistics.median(took), settings.accumulate * statistics.median(made)
     if recipe.data.workers:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if paddle.device.get_device() == "cpu":
-            seconds = compute + load / cores  # Both want the same cores.
+            seconds = compute + load / cores()  # Both want the same cores.
         else:
-            seconds = max(compute, load / min(recipe.data.workers, cores))
+            seconds = max(compute, load / min(recipe.data.workers, cores()))
     else:
         seconds = compute + load
     epoch = seconds * len(batches)

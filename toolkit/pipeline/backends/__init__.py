@@ -47,10 +47,3 @@ def load_backend(exported: Exported, *, engine: str | None = None, device: str |
 
         return PaddleInference(exported, device="cpu" if on_cpu else str(device))
     raise UserError(f"engine {engine}: unknown; possible are onnxruntime and paddle")
-
-
-def cpu_count() -> int:
-    """The processors this process may use; in a container fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

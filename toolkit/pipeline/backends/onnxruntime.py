@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit import cores
 from toolkit.data.detections import Detections, Floats, detect
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
-from toolkit.pipeline.backends import cpu_count
 from toolkit.pipeline.exported import Exported
 
 
@@ -28,7 +28,7 @@ class OnnxRuntime:
         if exported.onnx is None:
             raise UserError(f"{exported.folder}: has no inference.onnx; export it again, or use the engine paddle")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cpu_count()
+        options.intra_op_num_threads = cores()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

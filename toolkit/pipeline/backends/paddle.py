@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit import cores
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
-from toolkit.pipeline.backends import cpu_count
 from toolkit.pipeline.exported import Exported
 from toolkit.quiet import captured
 
@@ -45,7 +45,7 @@ class PaddleInference:
                 config.set_mkldnn_cache_capacity(10)  # for pictures of many sizes
             else:
                 config.disable_mkldnn()
-            config.set_cpu_math_library_num_threads(cpu_count())
+            config.set_cpu_math_library_num_threads(cores())
         config.enable_new_ir(True)
         config.enable_new_executor()
         config.enable_memory_optim()
