@@ -6,8 +6,7 @@ Needs numpy, OpenCV and pycocotools. The layout is PaddleX's: `images/`, `annota
 `annotations/instance_val.json`. Every picture is drawn from its own seed, so the same annotations come out byte for
 byte; the JPEG files may differ with the version of OpenCV's encoder.
 
-What is in it, because real data has it: classes with a colour of their own that others wear as well now and then,
-pictures of different sizes, textured backgrounds, strokes that are no object, noise, shapes cut by the border, shapes
+What is in it, because real data has it: classes that have their range of colours, pictures of different sizes, textured backgrounds, strokes that are no object, noise, shapes cut by the border, shapes
 that cover others (masks show the visible part only, so some have several parts, and those with a hole are RLE),
 pictures without any object, and in each split one crowd region.
 """
@@ -168,14 +167,9 @@ def paint(rng: np.random.Generator, image: Rgb, mask: Mask, category: int) -> Rg
 
 
 def bright_colour(rng: np.random.Generator, category: int) -> NDArray[np.float64]:
-    """Brighter than the backgrounds in at least one channel, most often, as things have their colours, in the channel
-    of the category."""
-    if rng.random() < 0.75:
-        colour = rng.uniform(30, 150, 3)
-        colour[category] = rng.uniform(190, 245)
-    else:
-        colour = rng.uniform(30, 245, 3)
-        colour[rng.integers(3)] = rng.uniform(190, 245)
+    """Brighter than the backgrounds in the channel of the category: as things have, each has its range of colours."""
+    colour = rng.uniform(30, 160, 3)
+    colour[category] = rng.uniform(180, 245)
     return colour
 
 
