@@ -6,9 +6,10 @@ Needs numpy, OpenCV and pycocotools. The layout is PaddleX's: `images/`, `annota
 `annotations/instance_val.json`. Every picture is drawn from its own seed, so the same annotations come out byte for
 byte; the JPEG files may differ with the version of OpenCV's encoder.
 
-What is in it, because real data has it: classes that have their range of colours, pictures of different sizes, textured backgrounds, strokes that are no object, noise, shapes cut by the border, shapes
-that cover others (masks show the visible part only, so some have several parts, and those with a hole are RLE),
-pictures without any object, and in each split one crowd region.
+What is in it, because real data has it: classes that have their range of colours, pictures of different sizes, textured
+backgrounds, strokes that are no object, noise, shapes cut by the border, shapes that cover others (masks show the
+visible part only, so some have several parts, and those with a hole are RLE), pictures without any object, and in each
+split one crowd region.
 """
 
 from __future__ import annotations

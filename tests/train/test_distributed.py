@@ -14,10 +14,12 @@ import paddle
 import pytest
 from paddle import nn
 
+from tests.export.conftest import tiny_options
 from tests.pictures import write_dataset
+from tests.test_sixteen import drawn
 from toolkit.device import split_devices
 from toolkit.errors import UserError
-from toolkit.models import model_of, ppyoloe_seg
+from toolkit.models import build_model, model_of, ppyoloe_seg
 from toolkit.run import Run
 from toolkit.train import distributed
 from toolkit.train.launch import launch
@@ -123,6 +125,28 @@ def norms(device: str) -> list[np.ndarray]:
 def test_a_norm_over_two_halves_is_the_norm_of_the_whole() -> None:
     for ours, theirs in zip(launch(norms, ["cpu", "cpu"]), norms("cpu"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+def losses(device: str, name: str) -> dict[str, float]:
+    """Of two pictures with unlike numbers of objects; in two processes the mean of theirs, each with one picture."""
+    distributed.join()
+    paddle.seed(0)
+    options = {**tiny_options(name), **({} if name == "SOLOv2" else {"sampling": "first"})}
+    model = build_model(name, 3, (64, 64), **options)
+    model.train()
+    for layer in model.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            layer.eval()
+    batch = drawn([(4, 4, 40, 40), (30, 20, 60, 60), (2, 30, 28, 62)], [(10, 30, 50, 50)])
+    if distributed.count() > 1:
+        batch = {key: value[distributed.rank() :][:1] for key, value in batch.items()}
+    return distributed.average({key: float(value) for key, value in model(batch).items()})
+
+
+@pytest.mark.parametrize("name", ["MaskRCNN-ResNet50-FPN", "Cascade-MaskRCNN-ResNet50-FPN", "SOLOv2"])
+def test_losses_of_unlike_halves_are_those_of_the_whole(name: str) -> None:
+    whole = losses("cpu", name)
+    assert launch(losses, ["cpu", "cpu"], name=name) == pytest.approx(whole, rel=1e-4)
 
 
 def fails(device: str, how: str) -> None:

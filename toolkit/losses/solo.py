@@ -14,6 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from toolkit.nn.denominator import over_processes
+
 MASK_STRIDE = 4
 """Pixels of the network input per pixel of the mask feature, each way."""
 
@@ -126,14 +128,14 @@ def solo_losses(
         # Of a very small object nothing may be left at a quarter of the size.
         counted.append((targets.sum(axis=1) > 0).astype("float32").gather(owner))
     weight = paddle.concat(counted)
-    loss_ins = (paddle.concat(dice) * weight).sum() / weight.sum().clip(min=1)
+    loss_ins = (paddle.concat(dice) * weight).sum() / over_processes(weight.sum())
 
     label = paddle.stack(labels)
-    positives = (label < num_classes).sum().astype("float32")
+    positives = (label < num_classes).sum()
     loss_cate = F.sigmoid_focal_loss(
         cate_logits,
         F.one_hot(label, num_classes + 1)[..., :num_classes],
-        normalizer=(positives + 1).reshape([1]),
+        normalizer=over_processes(positives, plus=1.0).reshape([1]),
         alpha=alpha,
         gamma=gamma,
     )

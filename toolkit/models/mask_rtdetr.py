@@ -22,6 +22,7 @@ from paddle import Tensor, nn
 from toolkit.errors import UserError
 from toolkit.losses.set_loss import Objects, Pairs, Predictions, corners, match, set_losses
 from toolkit.nn.attention import DeformableAttention, SelfAttention
+from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
 from toolkit.nn.hybrid_encoder import MaskHybridEncoder
 from toolkit.nn.resize import resize_bilinear
@@ -230,7 +231,7 @@ class MaskRTDETR(nn.Layer):
         with paddle.amp.auto_cast(enable=False):
             features = features.astype("float32")
             selected, *decoded = (Prediction(*(part.astype("float32") for part in each)) for each in predictions)
-            count = _mean_over_workers(sum(objects.counts))
+            count = over_processes(paddle.to_tensor(float(sum(objects.counts))))
             points = self.options.mask_points
             hidden = 0 if copies is None else copies.classes.shape[1]
             main = Predictions(
@@ -477,12 +478,3 @@ def _named(losses: dict[str, Tensor], *, suffix: str) -> dict[str, Tensor]:
     return {f"loss_{name}{suffix}": value[-1] for name, value in losses.items()} | {
         f"loss_{name}_aux{suffix}": value[:-1].sum() for name, value in losses.items()
     }
-
-
-def _mean_over_workers(count: int) -> Tensor:
-    """`count` summed over the processes of a distributed training, at least 1, for each of them."""
-    total = paddle.to_tensor(float(count))
-    processes = paddle.distributed.get_world_size()
-    if processes > 1:
-        paddle.distributed.all_reduce(total)
-    return total.clip(min=1.0) / processes

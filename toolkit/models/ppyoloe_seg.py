@@ -22,6 +22,7 @@ from toolkit.losses.iou import giou
 from toolkit.losses.task_aligned import assign
 from toolkit.nn.csppan import CSPPAN
 from toolkit.nn.cspresnet import ConvNorm, CSPResNet
+from toolkit.nn.denominator import over_processes
 from toolkit.nn.nms import select
 from toolkit.nn.resize import resize_bilinear
 
@@ -166,7 +167,7 @@ class PPYOLOESeg(nn.Layer):
         given = assign(
             F.sigmoid(p.class_logits).detach(), boxes.detach() * p.strides, p.points, gt.classes, gt.boxes, gt.exist
         )
-        total = _mean_over_processes(given.quality.sum())
+        total = over_processes(given.quality.sum())
 
         classes = F.one_hot(paddle.take_along_axis(gt.classes, given.owner, axis=1), self.num_classes).astype("bool")
         targets = given.quality.unsqueeze(-1).expand_as(p.class_logits)
@@ -335,14 +336,3 @@ def _mask_logits(p: Predictions, chosen: Tensor, positive: Tensor) -> Tensor:
     # Picture by picture: one batched product would fill all up to the picture with the most objects.
     masks = [c @ prototypes for c, prototypes in zip(coefficients, p.prototypes.flatten(2), strict=True)]
     return paddle.concat(masks).reshape([-1, *p.prototypes.shape[2:]])
-
-
-def _mean_over_processes(value: Tensor) -> Tensor:
-    """The sum over the processes of a distributed training, at least 1, for each of them.
-
-    With the least put before the division, the mean of the processes' losses is the loss of one process.
-    """
-    processes = paddle.distributed.get_world_size()
-    if processes > 1:
-        paddle.distributed.all_reduce(value)
-    return value.clip(min=1.0) / processes

@@ -15,6 +15,7 @@ from paddle.nn.initializer import KaimingNormal, Normal, XavierUniform
 from paddle.vision.ops import roi_align
 
 from toolkit.nn.boxes import clip, decode, encode
+from toolkit.nn.denominator import over_processes
 from toolkit.nn.nms import select
 from toolkit.nn.sampling import Targets
 from toolkit.nn.shape import take
@@ -112,7 +113,9 @@ def box_losses(
         own = labels.clip(max=num_classes - 1).reshape([-1, 1, 1]).expand([-1, 1, 4])
         deltas = paddle.take_along_axis(deltas.reshape([-1, num_classes, 4]), own, axis=1).squeeze(1)
     distance = (deltas - encode(goals, boxes, weights=weights)).abs().sum(axis=1)
-    return F.cross_entropy(logits, labels), (distance * (labels < num_classes).astype(distance.dtype)).mean()
+    count = over_processes(paddle.to_tensor(float(len(index))))
+    on_object = (labels < num_classes).astype(distance.dtype)
+    return F.cross_entropy(logits, labels, reduction="sum") / count, (distance * on_object).sum() / count
 
 
 def detect(
@@ -201,7 +204,7 @@ class MaskHead(nn.Layer):
         goals = cut_masks(bitmaps, rows(targets.boxes, index), rows(targets.rows, index), side=logits.shape[2])
         each = F.binary_cross_entropy_with_logits(logits, goals, reduction="none").mean(axis=[1, 2])
         weight = rows(positive, index).astype(each.dtype)
-        return (each * weight).sum() / weight.sum().clip(min=1.0)
+        return (each * weight).sum() / over_processes(weight.sum())
 
     def predict(
         self, levels: Sequence[Tensor], boxes: Tensor, used: Tensor, labels: Tensor, *, through: nn.Layer | None
