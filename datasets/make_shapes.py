@@ -117,7 +117,7 @@ def add_shape(rng: np.random.Generator, image: Rgb, shapes: list[Shape]) -> tupl
     height, width = image.shape[:2]
     for _ in range(10):
         category = int(rng.integers(3))
-        radius = rng.uniform(22, 50)
+        radius = rng.uniform(28, 56)
         centre = rng.uniform(0.4 * radius, (width - 0.4 * radius, height - 0.4 * radius))
         mask = outline(rng, category, centre, radius, height, width)
         covered = [Shape(shape.category, shape.mask & ~mask, shape.whole, shape.crowd) for shape in shapes]
