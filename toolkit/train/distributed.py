@@ -99,34 +99,50 @@ class SyncBatchNorm(nn.BatchNorm2D):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        # x: [B, C, h, w]; own: [2 C + 1]
-        own_mean = x.mean([0, 2, 3])
-        own_variance = (x - own_mean.reshape([1, -1, 1, 1])).square().mean([0, 2, 3])
-        own = paddle.concat([own_mean, own_variance, paddle.full([1], x.size / x.shape[1])])
-        # Each puts its figures into a row of its own: sums of squares would lose half of the digits.
-        rows = F.one_hot(paddle.to_tensor([rank()]), count()).T * own
-        means, variances, sizes = _Sum.apply(rows).split([x.shape[1], x.shape[1], 1], axis=1)  # [R, C], [R, C], [R, 1]
-        weights = sizes / sizes.sum()
-        mean = (weights * means).sum(0)
-        variance = (weights * (variances + (means - mean).square())).sum(0)
         with paddle.no_grad():
+            # x: [B, C, h, w]; own: [2 C + 1]
+            own_mean = x.mean([0, 2, 3])
+            own_variance = (x - own_mean.reshape([1, -1, 1, 1])).square().mean([0, 2, 3])
+            own = paddle.concat([own_mean, own_variance, paddle.full([1], x.size / x.shape[1])])
+            # Each puts its figures into a row of its own: sums of squares would lose half of the digits.
+            rows = F.one_hot(paddle.to_tensor([rank()]), count()).T * own
+            dist.all_reduce(rows)
+            means, variances, sizes = rows.split([x.shape[1], x.shape[1], 1], axis=1)  # [R, C], [R, C], [R, 1]
+            weights = sizes / sizes.sum()
+            mean = (weights * means).sum(0)
+            variance = (weights * (variances + (means - mean).square())).sum(0)
             for running, now in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(self._momentum * running + (1 - self._momentum) * now)
-        scale = (variance + self._epsilon).rsqrt() * self.weight
-        return x * scale.reshape([1, -1, 1, 1]) + (self.bias - mean * scale).reshape([1, -1, 1, 1])
+        y: Tensor = _Normalize.apply(x, self.weight, self.bias, mean, variance, float(sizes.sum()), self._epsilon)
+        return y
 
 
-class _Sum(PyLayer):
-    """The sum over all processes; so is its gradient."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
+class _Normalize(PyLayer):
+    """Batch norm by the mean and the variance over `size` values a channel, of which `x` has some; so is its gradient
+    (Ioffe and Szegedy 2015, arXiv:1502.03167)."""
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        return gradient
+    def forward(
+        context: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        size: float,
+        epsilon: float,
+    ) -> Tensor:
+        context.save_for_backward(x, weight, mean, (variance + epsilon).rsqrt())
+        context.size = size
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, epsilon=epsilon)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = context.saved_tensor()
+        normal = (x - mean.reshape([1, -1, 1, 1])) * scale.reshape([1, -1, 1, 1])
+        own = paddle.stack([gradient.sum([0, 2, 3]), (gradient * normal).sum([0, 2, 3])])  # [2, C]
+        everywhere = own.clone()
+        dist.all_reduce(everywhere)
+        shift, slope = (everywhere / context.size).reshape([2, 1, -1, 1, 1]).unbind()
+        own_gradient = (gradient - shift - normal * slope) * (weight * scale).reshape([1, -1, 1, 1])
+        return own_gradient, own[1], own[0], None, None
