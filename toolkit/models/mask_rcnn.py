@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from toolkit.data.detections import place
-from toolkit.data.masks import full
 from toolkit.errors import UserError
+from toolkit.models.found import as_tensors, found_in
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resnet import ResNet, Stage
 from toolkit.nn.roi_heads import (
@@ -284,29 +282,7 @@ class MaskRCNN(nn.Layer):
         and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W: `orig_size` where the batch has
         it, else `im_shape` over `scale_factor`.
         """
-        image, scales = batch["image"], batch["scale_factor"].numpy()
-        sizes = batch.get("orig_size")
-        sizes = (batch["im_shape"] / batch["scale_factor"]).round() if sizes is None else sizes
-        size = (int(sizes[0][0]), int(sizes[0][1]))
-        with paddle.no_grad():
-            outputs = [output.numpy() for output in self.network(image, batch["im_shape"].astype("float32"))]
-        found = [
-            place(
-                *rows,
-                size=size,
-                network_size=(image.shape[2], image.shape[3]),
-                scale=(scale[0], scale[1]),
-                mask_frame=self.mask_frame,
-            )
-            for *rows, scale in zip(*outputs, scales, strict=True)
-        ]
-        rows = np.concatenate([np.c_[picture.labels, picture.scores, picture.boxes] for picture in found])
-        masks = [full(crop, size) for picture in found for crop in picture.masks]
-        return {
-            "bbox": paddle.to_tensor(rows.astype("float32")),
-            "bbox_num": paddle.to_tensor([len(picture) for picture in found], dtype="int32"),
-            "mask": paddle.to_tensor(np.array(masks, "uint8").reshape([-1, *size])),
-        }
+        return as_tensors(found_in(batch, self.network, mask_frame=self.mask_frame))
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(image)

@@ -20,6 +20,7 @@ from toolkit.losses.dfl import distribution_focal_loss
 from toolkit.losses.focal import varifocal_loss
 from toolkit.losses.iou import giou
 from toolkit.losses.task_aligned import assign
+from toolkit.models.found import original_size
 from toolkit.nn.csppan import CSPPAN
 from toolkit.nn.cspresnet import ConvNorm, CSPResNet
 from toolkit.nn.denominator import over_processes
@@ -137,10 +138,7 @@ class PPYOLOESeg(nn.Layer):
         `bbox_num` int32 `[B]` and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W:
         `orig_size` where the batch has it, else `im_shape` over `scale_factor`.
         """
-        sizes = batch.get("orig_size")
-        if sizes is None:
-            sizes = (batch["im_shape"] / batch["scale_factor"]).round()
-        size = (int(sizes[0][0]), int(sizes[0][1]))
+        size = original_size(batch)
         rows, masks, counts = [], [], []
         for boxes, scores, labels, mask, scale in zip(
             *self.network(batch["image"]), batch["scale_factor"], strict=True

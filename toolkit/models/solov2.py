@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Normal
 
-from toolkit.data.detections import place
-from toolkit.data.masks import full
+from toolkit.data.masks import Crop
 from toolkit.errors import UserError
 from toolkit.losses.solo import MASK_STRIDE, Cells, solo_losses
+from toolkit.models.found import as_tensors, found_in
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.resnet import ResNet
@@ -157,26 +158,9 @@ class SOLOv2(nn.Layer):
         and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W: `orig_size` where the batch has
         it, else `im_shape` over `scale_factor`.
         """
-        image, scales = batch["image"], batch["scale_factor"].numpy()
-        sizes = batch.get("orig_size")
-        sizes = (batch["im_shape"] / batch["scale_factor"]).round() if sizes is None else sizes
-        size = (int(sizes[0][0]), int(sizes[0][1]))
-        found = [
-            place(*rows, size=size, network_size=(image.shape[2], image.shape[3]), scale=(scale[0], scale[1]))
-            for *rows, scale in zip(
-                *(output.numpy() for output in self.network(image, batch["im_shape"])), scales, strict=True
-            )
-        ]
-        masks = [full(crop, size) for picture in found for crop in picture.masks]
-        rows = [
-            (label, score) for picture in found for label, score in zip(picture.labels, picture.scores, strict=True)
-        ]
-        bbox = [[*row, *_box_of(mask)] for row, mask in zip(rows, masks, strict=True)]
-        return {
-            "bbox": paddle.to_tensor(np.array(bbox, dtype="float32").reshape([-1, 6])),
-            "bbox_num": paddle.to_tensor([len(picture) for picture in found], dtype="int32"),
-            "mask": paddle.to_tensor(np.array(masks, dtype="uint8").reshape([-1, *size])),
-        }
+        found = found_in(batch, self.network)
+        # The network's boxes are on its own grid; these are exact.
+        return as_tensors([replace(picture, boxes=_boxes_of(picture.masks)) for picture in found])
 
     def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a picture holds, best first; rows that are not in use have score 0.
@@ -439,10 +423,15 @@ def _span(outline: Tensor) -> tuple[Tensor, Tensor]:
     return paddle.minimum(paddle.where(inside, start, paddle.full([], 1e9)).min(axis=2), end), end
 
 
-def _box_of(mask: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """The box around `[H, W]`, x1 y1 x2 y2; zeros for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+def _boxes_of(masks: Sequence[Crop]) -> NDArray[np.float32]:
+    """The boxes around `masks`, `[n, 4]`, x1 y1 x2 y2; zeros for an empty one."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, crop in zip(boxes, masks, strict=True):
+        rows, columns = (np.flatnonzero(crop.mask.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            box[:] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+            box += (crop.x, crop.y, crop.x, crop.y)
+    return boxes
 
 
 def _peaks(scores: Tensor) -> Tensor:
