@@ -182,3 +182,10 @@ def test_a_list_of_devices_is_one_for_each_process() -> None:
 def test_a_batch_that_cannot_be_divided_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="2 equal parts"):
         train(folder, "cpu:2", **{"train.batch_size": 3})
+
+
+def test_what_paddle_says_of_itself_is_kept_off_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    launch(losses, ["cpu", "cpu"], name="SOLOv2")
+    said = capfd.readouterr()
+    for line in ("FLAGS", "tcp", "UserWarning"):
+        assert line not in said.err + said.out

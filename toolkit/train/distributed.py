@@ -14,11 +14,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
+from toolkit.quiet import captured
+
 
 def join() -> None:
     """Meet the other processes, if this one was started as one of several."""
     if count() > 1:
-        dist.init_parallel_env()
+        with captured():
+            dist.init_parallel_env()
 
 
 def rank() -> int:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -74,6 +75,8 @@ def _result(processes: Sequence[Any], ends: Sequence[Connection]) -> Any:
 
 
 def _run(end: Connection, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    # As the command does; a process that is started anew knows nothing of it.
+    warnings.filterwarnings("ignore", module=r"paddle\.")
     try:
         end.send(("done", function(**arguments)))
     except UserError as error:
