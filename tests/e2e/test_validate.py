@@ -98,7 +98,11 @@ def test_the_language_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch
 def test_it_can_be_interrupted(tmp_path: Path) -> None:
     Broken(tmp_path / "data", times=400).write()
     command = [sys.executable, "-m", "toolkit.cli.main", "validate", "data", "--fix", "out"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background, what they start inherits that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         while not (tmp_path / ".out.partial").is_dir() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
