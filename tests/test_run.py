@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_where_links_are_forbidden_a_text_file_points(tmp_path: Path, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no privilege")
 
-    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
     run = Run.create(tmp_path, RECIPE)
     assert not (tmp_path / "latest").is_symlink()
     assert Run.find(None, output=tmp_path).path.samefile(run.path)
