@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.losses.points import sample, sample_uncertain
+from toolkit.losses.points import sample, sample_together, sample_uncertain
 
 
 def test_a_map_at_the_centre_of_its_pixels_is_itself() -> None:
@@ -48,7 +48,7 @@ def test_values_and_gradients_are_those_of_grid_sample(seed: int) -> None:
     points = paddle.to_tensor(rng.uniform(-0.3, 1.3, (objects, count, 2)).astype("float32"))
     weight = paddle.to_tensor(rng.normal(size=(objects, predictions, count)).astype("float32"))
     ours, theirs = (paddle.to_tensor(maps, stop_gradient=False) for _ in range(2))
-    found = sample(ours, points)
+    found = sample_together(ours, points)
     expected = F.grid_sample(theirs, 2 * points.unsqueeze(1) - 1, align_corners=False).squeeze(2)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=2e-6)
     (found * weight).sum().backward()

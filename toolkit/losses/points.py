@@ -43,7 +43,9 @@ def sample_uncertain(
     rest = paddle.rand([objects, count - chosen, 2])
     if predictions == 1:
         doubt = sample(logits.detach(), candidates).abs().squeeze(1)
-        picked = paddle.take_along_axis(candidates, _smallest(doubt, chosen).unsqueeze(-1), axis=1, broadcast=True)
+        picked = paddle.take_along_axis(
+            candidates, doubt.topk(chosen, axis=-1, largest=False)[1].unsqueeze(-1), axis=1, broadcast=True
+        )
         points = paddle.concat([picked, rest], axis=1)
         return sample(logits, points), sample(targets.unsqueeze(1), points)
     # Sampled once, wherever any prediction may choose: its own choice is picked from these values.
@@ -59,7 +61,7 @@ def sample_uncertain(
 
 def _smallest(values: Tensor, count: int) -> Tensor:
     """Indices `[..., count]` of the smallest of `values` `[..., P]`, in any order."""
-    if values.ndim == 3 and values.place.is_cpu_place():
+    if values.place.is_cpu_place():
         return paddle.to_tensor(np.argpartition(values.numpy(), count - 1, axis=-1)[..., :count])
     return values.topk(count, axis=-1, largest=False)[1]
 

@@ -116,7 +116,7 @@ class SyncBatchNorm(nn.BatchNorm2D):
             variance = (weights * (variances + (means - mean).square())).sum(0)
             for running, now in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(self._momentum * running + (1 - self._momentum) * now)
-        y: Tensor = _Normalize.apply(x, self.weight, self.bias, mean, variance, float(sizes.sum()), self._epsilon)
+        y: Tensor = _Normalize.apply(x, self.weight, self.bias, mean, variance, sizes.sum(), self._epsilon)
         return y
 
 
@@ -132,20 +132,19 @@ class _Normalize(PyLayer):
         bias: Tensor,
         mean: Tensor,
         variance: Tensor,
-        size: float,
+        size: Tensor,
         epsilon: float,
     ) -> Tensor:
-        context.save_for_backward(x, weight, mean, (variance + epsilon).rsqrt())
-        context.size = size
+        context.save_for_backward(x, weight, mean, (variance + epsilon).rsqrt(), size)
         return F.batch_norm(x, mean, variance, weight, bias, training=False, epsilon=epsilon)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, scale = context.saved_tensor()
+        x, weight, mean, scale, size = context.saved_tensor()
         normal = (x - mean.reshape([1, -1, 1, 1])) * scale.reshape([1, -1, 1, 1])
         own = paddle.stack([gradient.sum([0, 2, 3]), (gradient * normal).sum([0, 2, 3])])  # [2, C]
         everywhere = own.clone()
         dist.all_reduce(everywhere)
-        shift, slope = (everywhere / context.size).reshape([2, 1, -1, 1, 1]).unbind()
+        shift, slope = (everywhere / size).reshape([2, 1, -1, 1, 1]).unbind()
         own_gradient = (gradient - shift - normal * slope) * (weight * scale).reshape([1, -1, 1, 1])
-        return own_gradient, own[1], own[0], None, None
+        return own_gradient, own[1], own[0], None, None, None

@@ -35,7 +35,7 @@ class MovingAverage:
         }
         # In float32 also where the weights are in float16, which cannot hold a small change of a large number.
         self.average: dict[str, Tensor] = {
-            name: value.detach().clone().astype("float32") for name, value in self._live.items()
+            name: value.detach().astype("float32").clone() for name, value in self._live.items()
         }
 
     def decay(self) -> float:
@@ -73,4 +73,5 @@ class MovingAverage:
 
     def _put(self, values: dict[str, np.ndarray]) -> None:
         for name, value in values.items():
-            self._live[name].set_value(value.astype(self._live[name].numpy().dtype))
+            live = self._live[name]
+            live.set_value(paddle.to_tensor(value).astype(live.dtype))
