@@ -96,18 +96,24 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
 
     console.print(f"[bold]{model} on {metrics.pictures} held-out pictures[/bold]")
     table = Table(show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("mask AP", percent(metrics.mask["AP"]))
     table.add_row("box AP", percent(metrics.box["AP"]))
     for title, seconds in times.items():
         table.add_row(title, f"{seconds:.0f} s")
     table.add_section()
-    table.add_row("run", str(run.path))
-    table.add_row("exported model", str(exported.folder))
+    table.add_row("run", _from_here(run.path))
+    table.add_row("exported model", _from_here(exported.folder))
     table.add_row("pipeline config", str(exported.config))
     table.add_row("picture", str(pictures[0]))
     console.print(table)
     console.print(f"try: seg-tune predict --pipeline {exported.config} --input {data / 'images'} --save-path more")
     return pictures[0]
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def sample_dataset() -> Path:
