@@ -118,10 +118,14 @@ def rehearse(
             own[name].set_value(value)
         if ema and average:
             ema.load(average)
-    most = memory.peak() - (copies if paddle.device.get_device() == "cpu" else 0)
+    on_cpu = paddle.device.get_device() == "cpu"
+    kept = sum(value.nbytes for value in before.values())
+    # Saving makes arrays of all it saves, while Paddle keeps for itself what the step has needed.
+    checkpoint = kept * (2 if ema else 1) + state
+    most = memory.peak() + (checkpoint - copies if on_cpu else 0)
     compute, load = statistics.median(took), settings.accumulate * statistics.median(made)
     if recipe.data.workers:
-        if paddle.device.get_device() == "cpu":
+        if on_cpu:
             seconds = compute + load / cores()  # Both want the same cores.
         else:
             seconds = max(compute, load / min(recipe.data.workers, cores()))
@@ -129,10 +133,9 @@ def rehearse(
         seconds = compute + load
     epoch = seconds * len(batches)
     evaluations = -(-settings.epochs // settings.eval_every)
-    kept = sum(value.nbytes for value in before.values())
     return Forecast(
         memory=most,
-        disk=2 * (kept * (3 if ema else 2) + state),
+        disk=2 * (checkpoint + kept),
         epoch_seconds=epoch,
         evaluation_seconds=evaluation,
         seconds=settings.epochs * epoch + evaluations * evaluation,
