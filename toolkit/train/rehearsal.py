@@ -124,13 +124,12 @@ def rehearse(
     checkpoint = kept * (2 if ema else 1) + state
     most = memory.peak() + (checkpoint - copies if on_cpu else 0)
     compute, load = statistics.median(took), settings.accumulate * statistics.median(made)
-    if recipe.data.workers:
-        if on_cpu:
-            seconds = compute + load / cores()  # Both want the same cores.
-        else:
-            seconds = max(compute, load / min(recipe.data.workers, cores()))
-    else:
+    if not recipe.data.workers:
         seconds = compute + load
+    elif on_cpu:
+        seconds = compute + load / cores()  # Both want the same cores.
+    else:
+        seconds = max(compute, load / min(recipe.data.workers, cores()))
     epoch = seconds * len(batches)
     evaluations = -(-settings.epochs // settings.eval_every)
     return Forecast(
