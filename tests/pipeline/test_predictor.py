@@ -130,13 +130,29 @@ def test_folders_without_what_an_engine_needs(folder: Path) -> None:
         load_backend(exported, engine="onnxruntime")
     with pytest.raises(UserError, match=r"has no inference\.json"):
         load_backend(exported)
-    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime and paddle"):
+    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime, onnxruntime_int8, open"):
         load_backend(exported, engine="tensorrt")
-    with pytest.raises(UserError, match="device gpu:0: ONNX Runtime runs on the CPU here"):
+    with pytest.raises(UserError, match="engine onnxruntime: does not run on gpu:0, but on cpu"):
         load_backend(exported, engine="onnxruntime", device="gpu:0")
+    with pytest.raises(UserError, match=r"has no inference\.int8\.onnx; export it again with --int8"):
+        load_backend(exported, engine="openvino_int8")
     (folder / "inference.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
-        load_backend(exported)
+    for engine in (None, "onnxruntime", "openvino"):
+        with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
+            load_backend(exported, engine=engine)
+    with pytest.raises(UserError, match="has no CUDAExecutionProvider; `pip install onnxruntime-gpu`"):
+        load_backend(exported, engine="onnxruntime_cuda", device="gpu:0")
+
+
+def test_an_engine_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "inference.onnx").write_bytes(b"nothing")
+    monkeypatch.setattr("toolkit.pipeline.backends.engines.find_spec", lambda name: None)
+    for engine, package in (("openvino_bf16", "openvino"), ("onnxruntime", "onnxruntime"), (None, "onnxruntime")):
+        with pytest.raises(UserError, match=f"engine {engine or package}: not installed; `pip install {package}`"):
+            load_backend(read_exported(folder), engine=engine)
+
+
+def test_a_folder_without_a_description(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no inference\.yml"):
         read_exported(folder.parent)
 
