@@ -18,8 +18,8 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
 
     path = ENGINES[name].graph(exported)
     settings = {
-        # Where the processor has bf16, OpenVINO takes it by itself.
-        "INFERENCE_PRECISION_HINT": "bf16" if ENGINES[name].precision == "bf16" else "f32",
+        # Said always, since OpenVINO takes bf16 by itself where the processor has it. What is not 8-bit takes it too.
+        "INFERENCE_PRECISION_HINT": "f32" if ENGINES[name].precision == "f32" else "bf16",
         "INFERENCE_NUM_THREADS": threads or cores(),
         "PERFORMANCE_HINT": "LATENCY",
         # Pinned threads of several processes, or of this one's other work, would wait for the same core.
