@@ -5,19 +5,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from toolkit import create_pipeline
+from toolkit.cli.main import app
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline import predictor
 from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.config import HpiConfig
 from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.predictor import predict_files
 
@@ -88,6 +92,33 @@ def test_threshold_of_the_call_then_of_the_config_then_of_the_model(folder: Path
     assert count(create_pipeline(folder)) == 2, "one half where nobody says it"
 
 
+def test_hpip_of_the_call_then_of_the_module_then_of_the_config(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bool, str | None]] = []
+
+    def load(*_: object, use_hpip: bool, hpi_config: HpiConfig | None, **__: object) -> Fake:
+        asked.append((use_hpip, hpi_config and hpi_config.backend))
+        return Fake()
+
+    monkeypatch.setattr(predictor, "load_backend", load)
+    whole = {**config(folder), "use_hpip": True, "hpi_config": {"backend": "paddle"}}
+    inner = {**config(folder, use_hpip=False, hpi_config={"backend": "openvino"}), "use_hpip": True}
+    create_pipeline(config=config(folder))
+    create_pipeline(config=whole)
+    create_pipeline(config=inner)
+    create_pipeline(config=whole, use_hpip=False, hpi_config={"backend": "onnxruntime"})
+    create_pipeline(config=inner, use_hpip=True)
+    assert asked == [(False, None), (True, "paddle"), (False, "openvino"), (False, "onnxruntime"), (True, "openvino")]
+
+
+def test_the_command_takes_both_spellings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(predictor, "predict_files", lambda *_, **given: asked.append(given))
+    for dash in "-_":
+        run = [*("predict", "--input", "a.png", f"--use{dash}hpip"), f"--hpi{dash}config", "{backend: paddle}"]
+        assert CliRunner().invoke(app, run).exit_code == 0
+    assert [(given["use_hpip"], given["hpi_config"]) for given in asked] == [(True, "{backend: paddle}")] * 2
+
+
 def test_predict_is_a_generator_over_batches(folder: Path) -> None:
     pipeline = create_pipeline(config=config(folder, batch_size=2))
     fake = pipeline.backend
@@ -130,13 +161,29 @@ def test_folders_without_what_an_engine_needs(folder: Path) -> None:
         load_backend(exported, engine="onnxruntime")
     with pytest.raises(UserError, match=r"has no inference\.json"):
         load_backend(exported)
-    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime and paddle"):
+    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime, onnxruntime_int8, open"):
         load_backend(exported, engine="tensorrt")
-    with pytest.raises(UserError, match="device gpu:0: ONNX Runtime runs on the CPU here"):
+    with pytest.raises(UserError, match="engine onnxruntime: does not run on gpu:0, but on cpu"):
         load_backend(exported, engine="onnxruntime", device="gpu:0")
+    with pytest.raises(UserError, match=r"has no inference\.int8\.onnx; export it again with --int8"):
+        load_backend(exported, engine="openvino_int8")
     (folder / "inference.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
-        load_backend(exported)
+    for engine in (None, "onnxruntime", "openvino"):
+        with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
+            load_backend(exported, engine=engine)
+    with pytest.raises(UserError, match="has no CUDAExecutionProvider; `pip install onnxruntime-gpu`"):
+        load_backend(exported, engine="onnxruntime_cuda", device="gpu:0")
+
+
+def test_an_engine_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "inference.onnx").write_bytes(b"nothing")
+    monkeypatch.setattr("toolkit.pipeline.backends.engines.find_spec", lambda name: None)
+    for engine, package in (("openvino_bf16", "openvino"), ("onnxruntime", "onnxruntime"), (None, "onnxruntime")):
+        with pytest.raises(UserError, match=f"engine {engine or package}: not installed; `pip install {package}`"):
+            load_backend(read_exported(folder), engine=engine)
+
+
+def test_a_folder_without_a_description(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no inference\.yml"):
         read_exported(folder.parent)
 
@@ -169,6 +216,6 @@ def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeyp
 
 
 def test_importing_the_pipeline_imports_no_paddle() -> None:
-    modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime"
+    modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime, toolkit.pipeline.backends.openvino"
     code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

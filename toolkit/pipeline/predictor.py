@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import load_backend
-from toolkit.pipeline.config import PipelineConfig, load_pipeline_config
+from toolkit.pipeline.config import HpiConfig, PipelineConfig, load_pipeline_config, read_hpi_config
 from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.inputs import Picture, read_inputs
 from toolkit.pipeline.result import Result
@@ -20,9 +20,23 @@ from toolkit.pipeline.result import Result
 class Pipeline:
     """Instance segmentation with one exported model."""
 
-    def __init__(self, config: PipelineConfig, *, device: str | None = None, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        device: str | None = None,
+        engine: str | None = None,
+        use_hpip: bool | None = None,
+        hpi_config: HpiConfig | None = None,
+    ) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
-        self.backend = load_backend(self.model, engine=engine, device=device or config.device)
+        self.backend = load_backend(
+            self.model,
+            engine=engine,
+            device=device or config.device,
+            use_hpip=config.use_hpip if use_hpip is None else use_hpip,
+            hpi_config=hpi_config or config.hpi_config,
+        )
         self.batch_size = config.batch_size
         self.threshold = self.model.threshold if config.threshold is None else config.threshold
 
@@ -56,7 +70,7 @@ def create_pipeline(
     config: Mapping[str, Any] | None = None,
     device: str | None = None,
     use_hpip: bool | None = None,
-    hpi_config: Mapping[str, Any] | None = None,
+    hpi_config: Mapping[str, Any] | str | None = None,
     *,
     engine: str | None = None,
 ) -> Pipeline:
@@ -67,12 +81,21 @@ def create_pipeline(
             run's exported model.
         config: the contents of such a file instead; wins over `pipeline`.
         device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`; wins over the config.
-        use_hpip, hpi_config: accepted for PaddleX's sake; the fast graph is used wherever it exists.
-        engine: `onnxruntime` or `paddle`; chosen by itself if None.
+        use_hpip: whether engines of lower precision (bf16, int8) may run, as far as they agree with the trained model;
+            wins over the config.
+        hpi_config: which of them, `{"backend": "openvino", "backend_config": {"precision": "bf16"}}`, as a mapping or
+            as text; wins over the config.
+        engine: one of `toolkit.pipeline.backends.ENGINES`; `auto` or None: the fastest exact one.
 
     Raises UserError for a config or a model that cannot be read.
     """
-    return Pipeline(load_pipeline_config(pipeline if config is None else config), device=device, engine=engine)
+    return Pipeline(
+        load_pipeline_config(pipeline if config is None else config),
+        device=device,
+        engine=engine,
+        use_hpip=use_hpip,
+        hpi_config=None if hpi_config is None else read_hpi_config(hpi_config),
+    )
 
 
 def predict_files(
@@ -83,6 +106,8 @@ def predict_files(
     save_path: str | os.PathLike[str] | None = None,
     device: str | None = None,
     engine: str | None = None,
+    use_hpip: bool | None = None,
+    hpi_config: Mapping[str, Any] | str | None = None,
 ) -> int:
     """Predict on a picture, a folder or a URL; print a line for each picture, and save picture and JSON.
 
@@ -90,7 +115,7 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
-    loaded = create_pipeline(pipeline, device=device, engine=engine)
+    loaded = create_pipeline(pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine)
     unreadable: list[UserError] = []
 
     def report(error: UserError) -> None:
