@@ -13,22 +13,27 @@ from toolkit.pipeline.exported import Exported
 
 
 class Backend(Protocol):
-    """A loaded model. Not to be shared by threads: a Paddle predictor mixes their results."""
+    """A loaded model. To be called by one thread at a time, unless it is `shared`: a Paddle predictor mixes results."""
 
     name: str
+    shared: bool
+    """Whether several threads may call it together, each of which then brings the model's threads to work."""
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
         """The instances of each picture with at least that score, best first."""
         ...
 
 
-def load_backend(exported: Exported, *, engine: str | None = None, device: str | None = None) -> Backend:
+def load_backend(
+    exported: Exported, *, engine: str | None = None, device: str | None = None, threads: int | None = None
+) -> Backend:
     """Load the model's graph.
 
     Args:
         engine: `onnxruntime`, `paddle`, or None: ONNX Runtime on the CPU where it and `inference.onnx` are there, else
             Paddle Inference.
         device: `cpu` (also None and `auto`), or an accelerator such as `gpu:0`, which Paddle runs.
+        threads: on the CPU; by default one for each core.
 
     Raises UserError if the engine is unknown, or the folder or the environment lacks what it needs.
     """
@@ -40,9 +45,9 @@ def load_backend(exported: Exported, *, engine: str | None = None, device: str |
             raise UserError(f"device {device}: ONNX Runtime runs on the CPU here; accelerators need the engine paddle")
         from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(exported)
+        return OnnxRuntime(exported, threads=threads)
     if engine in ("paddle", "paddle_static"):
         from toolkit.pipeline.backends.paddle import PaddleInference
 
-        return PaddleInference(exported, device="cpu" if on_cpu else str(device))
+        return PaddleInference(exported, device="cpu" if on_cpu else str(device), threads=threads)
     raise UserError(f"engine {engine}: unknown; possible are onnxruntime and paddle")

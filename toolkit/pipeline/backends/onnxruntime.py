@@ -19,8 +19,9 @@ class OnnxRuntime:
     logits."""
 
     name = "onnxruntime"
+    shared = True
 
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: Exported, *, threads: int | None = None) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -28,7 +29,7 @@ class OnnxRuntime:
         if exported.onnx is None:
             raise UserError(f"{exported.folder}: has no inference.onnx; export it again, or use the engine paddle")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = threads or cores()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

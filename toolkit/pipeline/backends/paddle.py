@@ -28,8 +28,11 @@ class PaddleInference:
     """
 
     name = "paddle"
+    shared = False
 
-    def __init__(self, exported: Exported, *, device: str = "cpu", onednn: bool | None = None) -> None:
+    def __init__(
+        self, exported: Exported, *, device: str = "cpu", onednn: bool | None = None, threads: int | None = None
+    ) -> None:
         if exported.program is None or exported.parameters is None:
             raise UserError(f"{exported.folder}: has no inference.json (or .pdmodel) with inference.pdiparams")
         try:
@@ -45,7 +48,7 @@ class PaddleInference:
                 config.set_mkldnn_cache_capacity(10)  # for pictures of many sizes
             else:
                 config.disable_mkldnn()
-            config.set_cpu_math_library_num_threads(cores())
+            config.set_cpu_math_library_num_threads(threads or cores())
         config.enable_new_ir(True)
         config.enable_new_executor()
         config.enable_memory_optim()
