@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import cores
+from toolkit.bundled import sample_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.device import available_devices
 from toolkit.errors import UserError
@@ -108,9 +109,3 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
     console.print(table)
     console.print(f"try: seg-tune predict --pipeline {exported.config} --input {data / 'images'} --save-path more")
     return pictures[0]
-
-
-def sample_dataset() -> Path:
-    """The folder of the bundled sample dataset."""
-    installed = Path(__file__).parent / "_shapes"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "datasets" / "shapes"

@@ -24,6 +24,7 @@ from toolkit.pipeline.inputs import Picture, Source, list_inputs
 from toolkit.pipeline.ordered import ordered
 from toolkit.pipeline.result import Result
 from toolkit.pipeline.sessions import Sessions, load_sessions, share_of_cores
+from toolkit.stages import stage
 
 READERS = 2
 """Pictures that are read and prepared while others are in the network."""
@@ -36,7 +37,6 @@ class Pipeline:
 
     def __init__(self, config: PipelineConfig, *, device: str | None = None, engine: str | None = None) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
-        self._engine = engine
         self._devices = split_devices(device or config.device or "cpu")
         threads = share_of_cores(self._devices)
         self.backend = load_backend(self.model, engine=engine, device=self._devices[0], threads=threads)
@@ -79,20 +79,23 @@ class Pipeline:
 
     @cached_property
     def _sessions(self) -> Sessions:
-        return load_sessions(self.model, self.backend, engine=self._engine, devices=self._devices)
+        return load_sessions(self.model, self.backend, devices=self._devices)
 
     def _outcomes(self, batch: Sequence[Source], network: Network, threshold: float) -> list[Result | UserError]:
         pictures = [_read(source) for source in batch]
         readable = [picture for picture in pictures if isinstance(picture, Picture)]
         found = iter(self._detect([picture.rgb for picture in readable], network, threshold))
-        return [
-            picture if isinstance(picture, UserError) else Result(picture, next(found), self.model.labels)
-            for picture in pictures
-        ]
+        with stage("masks"):
+            return [
+                picture if isinstance(picture, UserError) else Result(picture, next(found), self.model.labels)
+                for picture in pictures
+            ]
 
     def _detect(self, pictures: Sequence[NDArray[np.uint8]], network: Network, threshold: float) -> list[Detections]:
         """The instances of each of `pictures`, uint8 `[H, W, 3]`, RGB."""
-        return network([self.model.preprocess(rgb) for rgb in pictures], threshold=threshold)
+        with stage("prepare"):
+            prepared = [self.model.preprocess(rgb) for rgb in pictures]
+        return network(prepared, threshold=threshold)
 
 
 def _in_batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
@@ -103,7 +106,8 @@ def _in_batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
 
 def _read(source: Source) -> Picture | UserError:
     try:
-        return source.read()
+        with stage("read"):
+            return source.read()
     except UserError as error:
         return error
 

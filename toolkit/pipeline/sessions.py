@@ -35,7 +35,7 @@ def share_of_cores(devices: Sequence[str]) -> int:
     return max(1, cores() // len(devices))
 
 
-def load_sessions(exported: Exported, first: Backend, *, engine: str | None, devices: Sequence[str]) -> Sessions:
+def load_sessions(exported: Exported, first: Backend, *, devices: Sequence[str]) -> Sessions:
     """`first`, which runs on the first of `devices`, and its like on the others.
 
     On the CPU alone, a backend that threads may share is loaded once more, with one thread, and called by as many as
@@ -43,8 +43,7 @@ def load_sessions(exported: Exported, first: Backend, *, engine: str | None, dev
     thread, and reading, preparing and masks run beside the network.
     """
     if len(devices) == 1 and first.shared and cores() > 1:
-        return Sessions([load_backend(exported, engine=engine, device=devices[0], threads=1)] * cores())
-    others = [
-        load_backend(exported, engine=engine, device=device, threads=share_of_cores(devices)) for device in devices[1:]
-    ]
+        return Sessions([load_backend(exported, engine=first.name, device=devices[0], threads=1)] * cores())
+    threads = share_of_cores(devices)
+    others = [load_backend(exported, engine=first.name, device=device, threads=threads) for device in devices[1:]]
     return Sessions([first, *others])

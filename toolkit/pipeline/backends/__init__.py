@@ -11,6 +11,8 @@ from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.exported import Exported
 
+ENGINES = ("onnxruntime", "paddle")
+
 
 class Backend(Protocol):
     """A loaded model. To be called by one thread at a time, unless it is `shared`: a Paddle predictor mixes results."""
