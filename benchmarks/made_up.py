@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 
@@ -43,14 +44,14 @@ def export_made_up(name: str, folder: Path, pictures: list[Path]) -> float:
         values.update({k: v * factor for k, v in values.items() if key in k and k.endswith("weight") and v is not None})
     model.set_state_dict({k: v for k, v in values.items() if v is not None})
     prepare = Preprocess(steps_of(recipe.data), origin="recipe")
-    prepared = [prepare(read_rgb(path)) for path in pictures[:4]]
-    norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    # Of one size, so that the norms see them together.
+    prepared = [prepare(cv2.resize(read_rgb(path), (640, 480))) for path in pictures[:4]]
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            layer._momentum = 0.0
     model.train()
     with paddle.no_grad():
-        for number, picture in enumerate(prepared):
-            for norm in norms:
-                norm._momentum = number / (number + 1)  # The mean over the pictures.
-            model.network(paddle.to_tensor(picture.image[None]))
+        model.network(paddle.to_tensor(np.stack([picture.image for picture in prepared])))
     model.eval()
     scores = np.concatenate([detect_prepared(model, [picture])[0].scores for picture in prepared])
     threshold = float(np.sort(scores)[::-1][DETECTIONS * len(prepared)])
