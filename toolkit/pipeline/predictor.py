@@ -127,7 +127,8 @@ def create_pipeline(
         pipeline: path of a pipeline config (YAML), folder of an exported model, or `instance_segmentation`, the newest
             run's exported model.
         config: the contents of such a file instead; wins over `pipeline`.
-        device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`; wins over the config.
+        device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`, or several, `gpu:0,1` or `cpu:2`, which take the
+            pictures in turn; wins over the config.
         use_hpip, hpi_config: accepted for PaddleX's sake; the fast graph is used wherever it exists.
         engine: `onnxruntime` or `paddle`; chosen by itself if None.
 
