@@ -46,7 +46,7 @@ def ways(model: Path) -> dict[str, Way]:
 def compare(model: Path, files: list[str], *, block: int, blocks: int, save: Path | None) -> None:
     each = ways(model)
     for way in each.values():
-        list(way(files[:4]))
+        list(way(files[:3]))
     seconds: dict[str, list[float]] = {name: [] for name in each}
     for start in range(0, block * blocks, block):
         for name, way in each.items():

@@ -135,8 +135,8 @@ class Slow(Fake):
 @pytest.mark.parametrize(
     ("shared", "device", "loaded", "most"),
     [
-        (True, None, [("cpu", 4), ("cpu", 1)], 4),
-        (False, None, [("cpu", 4)], 1),
+        (True, None, [("cpu", None), ("cpu", 1)], 4),
+        (False, None, [("cpu", None)], 1),
         (False, "cpu:2", [("cpu", 2), ("cpu", 2)], 2),
         (False, "gpu:0,2", [("gpu:0", 2), ("gpu:2", 2)], 2),
     ],
@@ -147,12 +147,12 @@ def test_several_sessions_keep_the_order(
     monkeypatch: pytest.MonkeyPatch,
     shared: bool,
     device: str | None,
-    loaded: list[tuple[str, int]],
+    loaded: list[tuple[str, int | None]],
     most: int,
 ) -> None:
-    asked: list[tuple[str, int]] = []
+    asked: list[tuple[str, int | None]] = []
 
-    def load(*_: object, device: str, threads: int, **__: object) -> Fake:
+    def load(*_: object, device: str, threads: int | None, **__: object) -> Fake:
         asked.append((device, threads))
         return Slow(shared=shared)
 

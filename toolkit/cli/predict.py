@@ -21,7 +21,7 @@ def predict(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, gpu:0, npu:0, xpu:0, mlu:0, or several: gpu:0,1; cpu:2. Else the config's, else cpu."),
+        typer.Option(help="cpu, gpu:0, npu:0, xpu:0, mlu:0; several: gpu:0,1 or cpu:2. By default the config's."),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="onnxruntime or paddle; chosen by itself if not given.")] = None,
 ) -> None:

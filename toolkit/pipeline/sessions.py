@@ -30,9 +30,9 @@ class Sessions:
             self._free.put(backend)
 
 
-def share_of_cores(devices: Sequence[str]) -> int:
-    """Threads for each of several `devices`, where they are parts of the CPU."""
-    return max(1, cores() // len(devices))
+def share_of_cores(devices: Sequence[str]) -> int | None:
+    """Threads for each of several `devices`, where they are parts of the CPU; None leaves them to the one there is."""
+    return max(1, cores() // len(devices)) if len(devices) > 1 else None
 
 
 def load_sessions(exported: Exported, first: Backend, *, devices: Sequence[str]) -> Sessions:
