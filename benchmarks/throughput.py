@@ -1,6 +1,6 @@
 """A folder of pictures through a pipeline: one by one, and several at a time in different ways; and its memory.
 
-    python benchmarks/throughput.py MODEL_FOLDER PICTURES [--block 12] [--blocks 5] [--save]
+    python benchmarks/throughput.py MODEL_FOLDER PICTURES [--block 12] [--blocks 5] [--save] [--engine NAME]
     python benchmarks/throughput.py MODEL_FOLDER PICTURES --memory 2000
 
 MODEL_FOLDER is an export, see `made_up.py`; PICTURES is a folder, whose pictures are copied over and over. The first
@@ -28,8 +28,9 @@ from toolkit.pipeline.sessions import Sessions
 Way = Callable[[list[str]], Iterable[Result]]
 
 
-def ways(model: Path) -> dict[str, Way]:
-    chosen, single, several = (create_pipeline(model, device=device) for device in ("cpu", "cpu", f"cpu:{cores()}"))
+def ways(model: Path, engine: str | None) -> dict[str, Way]:
+    devices = ("cpu", "cpu", f"cpu:{cores()}")
+    chosen, single, several = (create_pipeline(model, device=device, engine=engine) for device in devices)
     single._sessions = Sessions([single.backend])
 
     def one_by_one(files: list[str]) -> Iterable[Result]:
@@ -43,8 +44,7 @@ def ways(model: Path) -> dict[str, Way]:
     }
 
 
-def compare(model: Path, files: list[str], *, block: int, blocks: int, save: Path | None) -> None:
-    each = ways(model)
+def compare(each: dict[str, Way], files: list[str], *, block: int, blocks: int, save: Path | None) -> None:
     for way in each.values():
         list(way(files[:3]))
     seconds: dict[str, list[float]] = {name: [] for name in each}
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--block", type=int, default=12)
     parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--engine")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--memory", type=int, metavar="COUNT")
     given = parser.parse_args()
@@ -108,9 +109,10 @@ def main() -> None:
         pictures.mkdir()
         files = copies(given.pictures, pictures, given.memory or given.block * given.blocks)
         if given.memory:
-            watch(create_pipeline(given.model), pictures)
+            watch(create_pipeline(given.model, engine=given.engine), pictures)
         else:
-            compare(given.model, files, block=given.block, blocks=given.blocks, save=saved if given.save else None)
+            each = ways(given.model, given.engine)
+            compare(each, files, block=given.block, blocks=given.blocks, save=saved if given.save else None)
 
 
 if __name__ == "__main__":

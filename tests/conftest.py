@@ -1,5 +1,6 @@
 import os
 
+import pytest
 from hypothesis import settings
 
 # The golden figures were measured with the general instructions of MKL. The fast ones, which toolkit/__init__.py asks
@@ -12,3 +13,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is remembered about engines on this machine is none of the tests' business, nor theirs of the machine."""
+    os.environ.setdefault("SEG_TUNE_CACHE", str(tmp_path_factory.mktemp("cache")))

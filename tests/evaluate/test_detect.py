@@ -13,7 +13,7 @@ from tests.pictures import write_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.data.loader import eval_batches
 from toolkit.evaluate.detect import detect, detect_prepared
-from toolkit.export.certificate import compare
+from toolkit.pipeline.certificate import compare
 
 
 @pytest.mark.parametrize("name", ["Cascade-MaskRCNN-ResNet50-FPN", "PP-YOLOE_seg-S", "SOLOv2"])

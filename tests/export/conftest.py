@@ -16,9 +16,9 @@ from paddle import nn
 
 from tests.golden import fill
 from toolkit.data.preprocess import Preprocess, steps_of
-from toolkit.export.certificate import Certificate
 from toolkit.export.run import export_model
 from toolkit.models import build_model
+from toolkit.pipeline.certificate import Certificate
 from toolkit.recipe import Recipe, load_recipe
 from toolkit.zoo import find_model
 

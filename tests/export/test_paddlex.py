@@ -23,9 +23,9 @@ from toolkit import create_pipeline
 from toolkit.data.detections import Detections
 from toolkit.data.images import read_rgb
 from toolkit.data.masks import Crop
-from toolkit.export.certificate import compare
 from toolkit.export.run import export_model
 from toolkit.models import build_model
+from toolkit.pipeline.certificate import compare
 from toolkit.pipeline.config import dump_pipeline_config
 
 pytestmark = [

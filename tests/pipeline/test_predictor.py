@@ -54,7 +54,7 @@ class Fake:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An exported model whose backend is `Fake`."""
     monkeypatch.setattr(predictor, "load_backend", lambda *_, **__: Fake())
-    monkeypatch.setattr(sessions, "load_backend", lambda *_, **__: Fake())
+    monkeypatch.setattr(sessions, "load_engine", lambda *_, **__: Fake())
     folder = tmp_path / "inference"
     folder.mkdir()
     describe(folder)
@@ -152,12 +152,12 @@ def test_several_sessions_keep_the_order(
 ) -> None:
     asked: list[tuple[str, int | None]] = []
 
-    def load(*_: object, device: str, threads: int | None, **__: object) -> Fake:
+    def load(*_: object, device: str = "cpu", threads: int | None = None, **__: object) -> Fake:
         asked.append((device, threads))
         return Slow(shared=shared)
 
     monkeypatch.setattr(predictor, "load_backend", load)
-    monkeypatch.setattr(sessions, "load_backend", load)
+    monkeypatch.setattr(sessions, "load_engine", load)
     monkeypatch.setattr(sessions, "cores", lambda: 4)
     Slow.most = 0
     pictures = pictures_of(tmp_path / "pictures", 25)
@@ -213,13 +213,29 @@ def test_folders_without_what_an_engine_needs(folder: Path) -> None:
         load_backend(exported, engine="onnxruntime")
     with pytest.raises(UserError, match=r"has no inference\.json"):
         load_backend(exported)
-    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime and paddle"):
+    with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime, onnxruntime_int8, open"):
         load_backend(exported, engine="tensorrt")
-    with pytest.raises(UserError, match="device gpu:0: ONNX Runtime runs on the CPU here"):
+    with pytest.raises(UserError, match="engine onnxruntime: does not run on gpu:0, but on cpu"):
         load_backend(exported, engine="onnxruntime", device="gpu:0")
+    with pytest.raises(UserError, match=r"has no inference\.int8\.onnx; export it again with --int8"):
+        load_backend(exported, engine="openvino_int8")
     (folder / "inference.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
-        load_backend(exported)
+    for engine in (None, "onnxruntime", "openvino"):
+        with pytest.raises(UserError, match=r"inference\.onnx: not loadable"):
+            load_backend(exported, engine=engine)
+    with pytest.raises(UserError, match="has no CUDAExecutionProvider; `pip install onnxruntime-gpu`"):
+        load_backend(exported, engine="onnxruntime_cuda", device="gpu:0")
+
+
+def test_an_engine_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "inference.onnx").write_bytes(b"nothing")
+    monkeypatch.setattr("toolkit.pipeline.backends.engines.find_spec", lambda name: None)
+    for engine, package in (("openvino_bf16", "openvino"), ("onnxruntime", "onnxruntime"), (None, "onnxruntime")):
+        with pytest.raises(UserError, match=f"engine {engine or package}: not installed; `pip install {package}`"):
+            load_backend(read_exported(folder), engine=engine)
+
+
+def test_a_folder_without_a_description(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no inference\.yml"):
         read_exported(folder.parent)
 

@@ -16,6 +16,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; by default `inference` in the run or beside the weights.")
     ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=1, help="On how many validation pictures the export is checked; they are put into it.")
+    ] = 16,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write an 8-bit graph too, by quantisation on validation pictures.")
+    ] = False,
     to_pipeline_config: Annotated[
         bool,
         typer.Option("--to-pipeline-config", help="Write a pipeline config too, to PATH or beside the folder."),
@@ -33,4 +39,6 @@ def export(
         output=output,
         to_pipeline_config=to_pipeline_config,
         config=config,
+        pictures=pictures,
+        int8=int8,
     )

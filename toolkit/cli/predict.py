@@ -23,9 +23,29 @@ def predict(
         str | None,
         typer.Option(help="cpu, gpu:0, npu:0, xpu:0, mlu:0; several: gpu:0,1 or cpu:2. By default the config's."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="onnxruntime or paddle; chosen by itself if not given.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="onnxruntime, openvino, paddle, ... (docs/engines.md); the fastest exact one if not given."),
+    ] = None,
+    use_hpip: Annotated[
+        bool | None,
+        typer.Option("--use-hpip", "--use_hpip", help="Engines of lower precision too, if they are as good."),
+    ] = None,
+    hpi_config: Annotated[
+        str | None,
+        typer.Option("--hpi-config", "--hpi_config", help="Which one: '{backend: openvino}', as in PaddleX."),
+    ] = None,
 ) -> None:
     """Find the instances in pictures, with their masks."""
     from toolkit.pipeline.predictor import predict_files
 
-    predict_files(input, pipeline=pipeline, threshold=threshold, save_path=save_path, device=device, engine=engine)
+    predict_files(
+        input,
+        pipeline=pipeline,
+        threshold=threshold,
+        save_path=save_path,
+        device=device,
+        engine=engine,
+        use_hpip=use_hpip,
+        hpi_config=hpi_config,
+    )

@@ -1,3 +1,1 @@
 """How good a model is."""
-
-import toolkit.device  # noqa: F401  # so that Paddle is imported there first

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toolkit.export.certificate import Certificate
+from toolkit.pipeline.certificate import Certificate
 from toolkit.recipe import Recipe, dump_recipe
 
 
@@ -61,14 +61,15 @@ def _figures(run: Path | None) -> str:
 def _agreement(certificate: Certificate) -> str:
     rows = "\n".join(
         f"| {name} | {a.matched} of {a.rows} | {a.score:.1e} | {a.box:.3f} | {a.mask_iou_mean:.4f} "
-        f"| {a.ms_per_picture:.0f} |"
+        f"| {_change(a.mask_ap_change)} | {a.ms_per_picture:.0f} | {'yes' if a.holds else 'by name only'} |"
         for name, a in certificate.backends.items()
     )
     return (
         "## Exported against trained\n\n"
-        f"On {certificate.pictures} pictures ({certificate.source}); largest differences; "
+        f"On {certificate.pictures} pictures ({certificate.source}), which are in `sample`; largest differences; "
         f"the trained model took {certificate.trained_ms_per_picture:.0f} ms a picture on this machine.\n\n"
-        f"| backend | rows matched | score | box, px | mask IoU, mean | ms |\n|---|---|---|---|---|---|\n{rows}"
+        "| engine | rows matched | score | box, px | mask IoU, mean | mask AP | ms | runs |\n"
+        f"|---|---|---|---|---|---|---|---|\n{rows}"
     )
 
 
@@ -107,6 +108,10 @@ def _read(run: Path | None, name: str) -> dict[str, Any]:
         return {}
     tree = json.loads((run / name).read_text(encoding="utf-8"))
     return tree if isinstance(tree, dict) else {}
+
+
+def _change(ap: float | None) -> str:
+    return "n/a" if ap is None else f"{ap:+.4f}"
 
 
 def _percent(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +14,25 @@ from numpy.typing import NDArray
 from paddle import nn
 from rich.console import Console
 
-from toolkit.data.coco import Split, dataset_of, find_dataset
+from toolkit.data.coco import Annotation, Picture, Split, dataset_of, find_dataset
 from toolkit.data.images import read_rgb
 from toolkit.device import set_device
 from toolkit.errors import UserError
 from toolkit.export.card import write_card
-from toolkit.export.certificate import Certificate, certify
+from toolkit.export.certificate import certify
+from toolkit.export.int8 import save_int8
 from toolkit.export.onnx import missing_converter, save_onnx
 from toolkit.export.static import save_program, write_description
+from toolkit.pipeline.certificate import Certificate
 from toolkit.pipeline.config import NAME, dump_pipeline_config
+from toolkit.pipeline.exported import read_exported
 from toolkit.recipe import Recipe
 from toolkit.weights.trained import Trained, load_trained
 
-PICTURES = 4
-"""On how many pictures the exported model is held against the trained one."""
+PICTURES = 16
+"""On how many pictures the exported model is held against the trained one, where nothing else is said."""
+CALIBRATION = 64
+"""On how many the ranges of 8-bit numbers are measured."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def export_trained(
     output: Path | None = None,
     to_pipeline_config: bool = False,
     config: Path | None = None,
+    pictures: int = PICTURES,
+    int8: bool = False,
 ) -> Export:
     """Export a run's best model (the newest run's where nothing is named), or the one in a weights file.
 
@@ -58,6 +65,8 @@ def export_trained(
         output: the folder to write; by default `inference` in the run, or beside the weights. An older export there
             is replaced once the new one has been checked.
         to_pipeline_config: write a pipeline config too, to `config`, by default beside the folder.
+        pictures: on how many validation pictures the export is checked; they go into its folder `sample`.
+        int8: write `inference.int8.onnx` too, by quantisation on validation pictures.
 
     Raises UserError if there is no such model, if `output` is something else than an export, or if the exported model
     differs from the trained one; then an older export stays.
@@ -70,14 +79,28 @@ def export_trained(
     folder = output or _beside(trained)
     console = Console(highlight=False, soft_wrap=True)
 
-    pictures, source = _pictures(elsewhere.val if elsewhere else None, trained.recipe)
+    missing = missing_converter()
+    if int8 and missing:
+        raise UserError(f"--int8: {missing}")
+    split = elsewhere.val if elsewhere else _split_of(trained.recipe)
+    if int8 and split is None:
+        raise UserError("--int8: needs validation pictures, and the dataset of the run is not at hand; name it: --data")
+    chosen = _spaced(split, pictures) if split else []
     certificate = export_model(
-        trained.model, recipe=trained.recipe, out=folder, pictures=pictures, source=source, run=_run_of(trained)
+        trained.model,
+        recipe=trained.recipe,
+        out=folder,
+        pictures=[read_rgb(picture.path) for picture in chosen] or _generated(),
+        annotations=[picture.annotations for picture in chosen] or None,
+        source="validation" if chosen else "generated, since the dataset is not at hand",
+        calibration=(read_rgb(picture.path) for picture in _spaced(split, CALIBRATION)) if int8 and split else None,
+        run=_run_of(trained),
     )
-    if missing := missing_converter():
+    if missing:
         console.print(f"no inference.onnx: {missing}; predictions run on Paddle")
-    for backend, agreement in certificate.backends.items():
-        console.print(f"{backend}: {agreement.describe()}, {agreement.ms_per_picture:.0f} ms a picture")
+    for engine, agreement in certificate.backends.items():
+        verdict = "" if agreement.holds else "; differs too much, and runs only if asked for by name"
+        console.print(f"{engine}: {agreement.describe()}, {agreement.ms_per_picture:.0f} ms a picture{verdict}")
     console.print(f"exported to {folder}")
 
     written = None
@@ -98,6 +121,8 @@ def export_model(
     out: Path,
     pictures: Sequence[NDArray[np.uint8]],
     source: str,
+    annotations: Sequence[Sequence[Annotation]] | None = None,
+    calibration: Iterable[NDArray[np.uint8]] | None = None,
     run: Path | None = None,
 ) -> Certificate:
     """Write `model` into the folder `out`, with the classes and the preprocessing of `recipe`, and check it.
@@ -108,6 +133,8 @@ def export_model(
 
     Args:
         pictures: uint8 `[H, W, 3]`, RGB, on which trained and exported model are compared; `source`: whence they are.
+        annotations: of each of them; None where there are none, and then no AP is measured.
+        calibration: pictures by which the 8-bit graph is made; None for no such graph.
         run: the folder of the training run, whose figures the card shows.
     """
     with _replacing(out) as folder:
@@ -115,8 +142,9 @@ def export_model(
         if not missing_converter():
             save_onnx(model, folder, data=recipe.data)
         write_description(folder, recipe=recipe, mask_frame=model.mask_frame, mask_clip=model.mask_clip)
-        certificate = certify(model, folder, pictures, recipe=recipe, source=source)
-        certificate.write(folder)
+        if calibration is not None:
+            save_int8(read_exported(folder), calibration)
+        certificate = certify(model, folder, pictures, annotations=annotations, recipe=recipe, source=source)
         write_card(folder, recipe=recipe, certificate=certificate, run=run)
     return certificate
 
@@ -151,16 +179,17 @@ def _run_of(trained: Trained) -> Path | None:
     return trained.weights.parents[1] if trained.weights.parent.name == "best_model" else None
 
 
-def _pictures(split: Split | None, recipe: Recipe) -> tuple[list[NDArray[np.uint8]], str]:
-    """A few validation pictures, evenly spaced; generated ones where the dataset is not at hand."""
-    if split is None:
-        try:
-            split = dataset_of(recipe.data).val
-        except UserError:
-            return _generated(), "generated, since the dataset is not at hand"
-    count = len(split.pictures)
-    chosen = sorted({i * count // PICTURES for i in range(PICTURES)})
-    return [read_rgb(split.pictures[i].path) for i in chosen], "validation"
+def _split_of(recipe: Recipe) -> Split | None:
+    try:
+        return dataset_of(recipe.data).val
+    except UserError:
+        return None
+
+
+def _spaced(split: Split, count: int) -> list[Picture]:
+    """At most `count` pictures of the split, evenly spaced."""
+    total = len(split.pictures)
+    return [split.pictures[i] for i in sorted({i * total // count for i in range(count)})]
 
 
 def _generated() -> list[NDArray[np.uint8]]:
@@ -168,5 +197,5 @@ def _generated() -> list[NDArray[np.uint8]]:
     sizes = [(240, 320), (321, 200), (180, 180), (97, 251)]
     return [
         cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-        for height, width in sizes[:PICTURES]
+        for height, width in sizes
     ]

@@ -18,9 +18,12 @@ from rich.table import Table
 
 from toolkit import cores
 from toolkit.bundled import sample_dataset
+from toolkit.devices import split_devices
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import ENGINES
+from toolkit.pipeline.certificate import read_agreements
 from toolkit.pipeline.config import PipelineConfig, load_pipeline_config
+from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.inputs import Source, list_inputs
 from toolkit.pipeline.predictor import Pipeline
 from toolkit.stages import stage, stages
@@ -120,7 +123,8 @@ def _load(
 ) -> tuple[dict[str, Pipeline], dict[str, str]]:
     if engines:
         return {engine: Pipeline(config, device=device, engine=engine) for engine in engines}, {}
-    tried = {engine: _if_possible(config, engine, device) for engine in ENGINES}
+    kind = split_devices(device or config.device or "cpu")[0].partition(":")[0].replace("auto", "cpu")
+    tried = {name: _if_possible(config, name, device) for name, engine in ENGINES.items() if kind in engine.devices}
     loaded = {engine: each for engine, each in tried.items() if isinstance(each, Pipeline)}
     left_out = {engine: str(each) for engine, each in tried.items() if isinstance(each, UserError)}
     if not loaded:
@@ -129,6 +133,8 @@ def _load(
 
 
 def _if_possible(config: PipelineConfig, engine: str, device: str | None) -> Pipeline | UserError:
+    if engine == "paddle_onednn" and not read_agreements(read_exported(config.model_dir)):
+        return UserError(f"{config.model_dir} has no certificate; oneDNN ends the process on some exports")
     try:
         return Pipeline(config, device=device, engine=engine)
     except UserError as error:

@@ -42,10 +42,73 @@ class PipelineConfig:
     threshold: float | None = None
     """Least score; None leaves it to the exported model."""
     device: str | None = None
+    use_hpip: bool = False
+    hpi_config: HpiConfig | None = None
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class _BackendConfig(_Section):
+    cpu_num_threads: Annotated[int, Field(gt=0)] | None = None
+    precision: Literal["fp32", "f32", "bf16", "int8"] = "fp32"
+    # PaddleX's, for TensorRT: accepted and without effect, since shapes are those of the graph.
+    use_dynamic_shapes: Any = None
+    dynamic_shapes: Any = None
+
+
+class HpiConfig(_Section):
+    """PaddleX's `hpi_config`; looked at where `use_hpip` is true."""
+
+    auto_config: bool = True
+    backend: Literal["paddle", "openvino", "onnxruntime", "tensorrt"] | None = None
+    backend_config: _BackendConfig | None = None
+    # Accepted, since PaddleX's files may hold them, and without effect: the export has the ONNX graph, the pipeline the
+    # device.
+    model_name: Any = None
+    device_type: Any = None
+    device_id: Any = None
+    hpi_info: Any = None
+    auto_paddle2onnx: Any = None
+
+    @property
+    def threads(self) -> int | None:
+        return self.backend_config.cpu_num_threads if self.backend_config else None
+
+    def engine(self, device: str) -> str | None:
+        """The engine that it names, for `device`; None leaves it to be chosen.
+
+        Raises UserError if it neither names one nor lets one be chosen.
+        """
+        if self.backend is None:
+            if not self.auto_config:
+                raise UserError("hpi_config: auto_config is false and there is no backend; name one")
+            return None
+        if self.backend == "tensorrt":
+            return "onnxruntime_tensorrt"
+        precision = self.backend_config.precision if self.backend_config else "fp32"
+        ending = "" if precision in ("fp32", "f32") else f"_{precision}"
+        if self.backend == "onnxruntime" and device != "cpu":
+            ending = "_cuda"
+        return f"{self.backend}{ending}"
+
+
+def read_hpi_config(value: Mapping[str, Any] | str) -> HpiConfig:
+    """A mapping, or the text of one in YAML or JSON.
+
+    Raises UserError that names the key.
+    """
+    try:
+        tree = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise UserError(f"hpi_config: not readable: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, Mapping):
+        raise UserError(f"hpi_config: must be a mapping such as {{backend: openvino}} (is: {value!r:.60})")
+    try:
+        return HpiConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"hpi_config: {_explain(error, HpiConfig)}") from None
 
 
 class _Module(_Section):
@@ -54,9 +117,9 @@ class _Module(_Section):
     model_dir: str | None = None
     batch_size: Annotated[int, Field(gt=0)] = 1
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    use_hpip: bool | None = None
+    hpi_config: HpiConfig | None = None
     # PaddleX's own switches: accepted, since its files may hold them, and without effect here.
-    use_hpip: Any = None
-    hpi_config: Any = None
     engine: Any = None
     engine_config: Any = None
 
@@ -69,8 +132,8 @@ class _Current(_Section):
     pipeline_name: Literal["instance_segmentation"]
     SubModules: _Modules
     device: str | None = None
-    use_hpip: Any = None
-    hpi_config: Any = None
+    use_hpip: bool | None = None
+    hpi_config: HpiConfig | None = None
     engine: Any = None
     engine_config: Any = None
     Serving: Any = None
@@ -177,6 +240,8 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
         batch_size=module.batch_size,
         threshold=module.threshold,
         device=config.device,
+        use_hpip=bool(config.use_hpip if module.use_hpip is None else module.use_hpip),
+        hpi_config=module.hpi_config or config.hpi_config,
     )
 
 

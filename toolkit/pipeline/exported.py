@@ -34,6 +34,11 @@ class Exported:
         return self._existing("inference.onnx")
 
     @property
+    def int8(self) -> Path | None:
+        """The fast graph with 8-bit convolutions."""
+        return self._existing("inference.int8.onnx")
+
+    @property
     def program(self) -> Path | None:
         """Paddle's graph with full-size masks inside, in the new or the older format."""
         return self._existing("inference.json") or self._existing("inference.pdmodel")
@@ -41,11 +46,6 @@ class Exported:
     @property
     def parameters(self) -> Path | None:
         return self._existing("inference.pdiparams")
-
-    @property
-    def certified(self) -> bool:
-        """Whether it was found to be right on every backend, oneDNN included."""
-        return self._existing("certificate.json") is not None
 
     def _existing(self, name: str) -> Path | None:
         path = self.folder / name

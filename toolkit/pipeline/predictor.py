@@ -18,7 +18,7 @@ from toolkit.data.detections import Detections
 from toolkit.devices import split_devices
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import Backend, load_backend
-from toolkit.pipeline.config import PipelineConfig, load_pipeline_config
+from toolkit.pipeline.config import HpiConfig, PipelineConfig, load_pipeline_config, read_hpi_config
 from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.inputs import Picture, Source, list_inputs
 from toolkit.pipeline.ordered import ordered
@@ -35,11 +35,25 @@ Network = Backend | Sessions
 class Pipeline:
     """Instance segmentation with one exported model."""
 
-    def __init__(self, config: PipelineConfig, *, device: str | None = None, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        device: str | None = None,
+        engine: str | None = None,
+        use_hpip: bool | None = None,
+        hpi_config: HpiConfig | None = None,
+    ) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
         self._devices = split_devices(device or config.device or "cpu")
-        threads = share_of_cores(self._devices)
-        self.backend = load_backend(self.model, engine=engine, device=self._devices[0], threads=threads)
+        self.backend = load_backend(
+            self.model,
+            engine=engine,
+            device=self._devices[0],
+            threads=share_of_cores(self._devices),
+            use_hpip=config.use_hpip if use_hpip is None else use_hpip,
+            hpi_config=hpi_config or config.hpi_config,
+        )
         self.batch_size = config.batch_size
         self.threshold = self.model.threshold if config.threshold is None else config.threshold
 
@@ -117,7 +131,7 @@ def create_pipeline(
     config: Mapping[str, Any] | None = None,
     device: str | None = None,
     use_hpip: bool | None = None,
-    hpi_config: Mapping[str, Any] | None = None,
+    hpi_config: Mapping[str, Any] | str | None = None,
     *,
     engine: str | None = None,
 ) -> Pipeline:
@@ -129,12 +143,21 @@ def create_pipeline(
         config: the contents of such a file instead; wins over `pipeline`.
         device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`, or several, `gpu:0,1` or `cpu:2`, which take the
             pictures in turn; wins over the config.
-        use_hpip, hpi_config: accepted for PaddleX's sake; the fast graph is used wherever it exists.
-        engine: `onnxruntime` or `paddle`; chosen by itself if None.
+        use_hpip: whether engines of lower precision (bf16, int8) may run, as far as they agree with the trained model;
+            wins over the config.
+        hpi_config: which of them, `{"backend": "openvino", "backend_config": {"precision": "bf16"}}`, as a mapping or
+            as text; wins over the config.
+        engine: one of `toolkit.pipeline.backends.ENGINES`; `auto` or None: the fastest exact one.
 
     Raises UserError for a config or a model that cannot be read.
     """
-    return Pipeline(load_pipeline_config(pipeline if config is None else config), device=device, engine=engine)
+    return Pipeline(
+        load_pipeline_config(pipeline if config is None else config),
+        device=device,
+        engine=engine,
+        use_hpip=use_hpip,
+        hpi_config=None if hpi_config is None else read_hpi_config(hpi_config),
+    )
 
 
 def predict_files(
@@ -145,6 +168,8 @@ def predict_files(
     save_path: str | os.PathLike[str] | None = None,
     device: str | None = None,
     engine: str | None = None,
+    use_hpip: bool | None = None,
+    hpi_config: Mapping[str, Any] | str | None = None,
 ) -> int:
     """Predict on a picture, a folder or a URL; print a line for each picture, and save picture and JSON.
 
@@ -152,7 +177,7 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
-    loaded = create_pipeline(pipeline, device=device, engine=engine)
+    loaded = create_pipeline(pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine)
     source = Path(input)
     used: set[str] = set()
 

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from toolkit import cores
 from toolkit.data.detections import Detections
 from toolkit.data.preprocess import Prepared
-from toolkit.pipeline.backends import Backend, load_backend
+from toolkit.pipeline.backends.engines import Backend, load_engine
 from toolkit.pipeline.exported import Exported
 
 
@@ -35,15 +35,15 @@ def share_of_cores(devices: Sequence[str]) -> int | None:
     return max(1, cores() // len(devices)) if len(devices) > 1 else None
 
 
-def load_sessions(exported: Exported, first: Backend, *, devices: Sequence[str]) -> Sessions:
+def load_sessions(exported: Exported, first: Backend, *, devices: list[str]) -> Sessions:
     """`first`, which runs on the first of `devices`, and its like on the others.
 
     On the CPU alone, a backend that threads may share is loaded once more, with one thread, and called by as many as
     there are cores. That is faster than all cores for one picture after the other: no operator waits for its slowest
     thread, and reading, preparing and masks run beside the network.
     """
-    if len(devices) == 1 and first.shared and cores() > 1:
-        return Sessions([load_backend(exported, engine=first.name, device=devices[0], threads=1)] * cores())
+    if devices in (["cpu"], ["auto"]) and first.shared and cores() > 1:
+        return Sessions([load_engine(exported, first.name, threads=1)] * cores())
     threads = share_of_cores(devices)
-    others = [load_backend(exported, engine=first.name, device=device, threads=threads) for device in devices[1:]]
+    others = [load_engine(exported, first.name, device=device, threads=threads) for device in devices[1:]]
     return Sessions([first, *others])

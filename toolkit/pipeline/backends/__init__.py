@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import Protocol
-
-from toolkit.data.detections import Detections
-from toolkit.data.preprocess import Prepared
-from toolkit.errors import UserError
+from toolkit.pipeline.backends.choose import choose_engine, warn_of_difference
+from toolkit.pipeline.backends.engines import ENGINES, Backend, load_engine
+from toolkit.pipeline.config import HpiConfig
 from toolkit.pipeline.exported import Exported
 
-ENGINES = ("onnxruntime", "paddle")
+__all__ = ["ENGINES", "Backend", "load_backend"]
 
-
-class Backend(Protocol):
-    """A loaded model. To be called by one thread at a time, unless it is `shared`: a Paddle predictor mixes results."""
-
-    name: str
-    shared: bool
-    """Whether several threads may call it together, each of which then brings the model's threads to work."""
-
-    def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
-        """The instances of each picture with at least that score, best first."""
-        ...
+_ALIASES = {"paddle_static": "paddle"}
+"""PaddleX's name for it."""
 
 
 def load_backend(
-    exported: Exported, *, engine: str | None = None, device: str | None = None, threads: int | None = None
+    exported: Exported,
+    *,
+    engine: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    use_hpip: bool = False,
+    hpi_config: HpiConfig | None = None,
 ) -> Backend:
     """Load the model's graph.
 
     Args:
-        engine: `onnxruntime`, `paddle`, or None: ONNX Runtime on the CPU where it and `inference.onnx` are there, else
-            Paddle Inference.
-        device: `cpu` (also None and `auto`), or an accelerator such as `gpu:0`, which Paddle runs.
+        engine: one of `ENGINES`, whatever its certificate says; `auto` or None chooses the fastest one here that finds
+            what the trained model finds.
+        device: `cpu` (also None and `auto`), or an accelerator such as `gpu:0`, where Paddle runs unless another engine
+            is asked for.
         threads: on the CPU; by default one for each core.
+        use_hpip: choose among the engines of lower precision (bf16, int8) too, or take the one that `hpi_config` names.
 
-    Raises UserError if the engine is unknown, or the folder or the environment lacks what it needs.
+    Raises UserError if the engine is unknown, if the folder or the environment lacks what it needs, or if there is
+    none that agrees with the trained model.
     """
-    on_cpu = device in (None, "auto", "cpu")
-    if engine is None:
-        engine = "onnxruntime" if on_cpu and exported.onnx and find_spec("onnxruntime") else "paddle"
-    if engine == "onnxruntime":
-        if not on_cpu:
-            raise UserError(f"device {device}: ONNX Runtime runs on the CPU here; accelerators need the engine paddle")
-        from toolkit.pipeline.backends.onnxruntime import OnnxRuntime
-
-        return OnnxRuntime(exported, threads=threads)
-    if engine in ("paddle", "paddle_static"):
-        from toolkit.pipeline.backends.paddle import PaddleInference
-
-        return PaddleInference(exported, device="cpu" if on_cpu else str(device), threads=threads)
-    raise UserError(f"engine {engine}: unknown; possible are onnxruntime and paddle")
+    device = "cpu" if device in (None, "auto") else device
+    hpi = hpi_config if use_hpip else None
+    if hpi is not None:
+        threads = threads or hpi.threads
+        engine = engine or hpi.engine(device)
+    if engine in (None, "auto"):
+        name = choose_engine(exported, device=device, lower_precision=use_hpip, threads=threads)
+        return load_engine(exported, name, device=device, threads=threads)
+    backend = load_engine(exported, _ALIASES.get(engine, engine), device=device, threads=threads)
+    if device == "cpu":
+        warn_of_difference(exported, backend)
+    return backend

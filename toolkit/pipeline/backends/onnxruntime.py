@@ -1,58 +1,46 @@
-"""ONNX Runtime on the CPU: the fast graph, masks pasted outside it."""
+"""ONNX Runtime: on the CPU, and through its CUDA and TensorRT providers, which are not run here, on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit import cores
-from toolkit.data.detections import Detections, Floats, detect
-from toolkit.data.preprocess import Prepared
+from toolkit.data.detections import Floats
 from toolkit.errors import UserError
+from toolkit.pipeline.backends.engines import ENGINES
+from toolkit.pipeline.backends.graph import FastGraph, not_loadable
 from toolkit.pipeline.exported import Exported
 
+_PROVIDERS = {"onnxruntime_cuda": "CUDAExecutionProvider", "onnxruntime_tensorrt": "TensorrtExecutionProvider"}
 
-class OnnxRuntime:
-    """`inference.onnx`: image `[B, 3, h, w]`, and im_shape `[B, 2]` if it asks for it -> boxes, scores, labels, mask
-    logits."""
 
-    name = "onnxruntime"
-    shared = True
+def load(exported: Exported, name: str, *, device: str, threads: int | None) -> FastGraph:
+    """`inference.onnx`, or `inference.int8.onnx` for the engine of that precision."""
+    import onnxruntime
 
-    def __init__(self, exported: Exported, *, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise UserError("engine onnxruntime: not installed; `pip install onnxruntime`") from None
-        if exported.onnx is None:
-            raise UserError(f"{exported.folder}: has no inference.onnx; export it again, or use the engine paddle")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(exported.onnx), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise UserError(f"{exported.onnx}: not loadable: {' '.join(str(error).split())[:200]}") from None
-        self._exported = exported
+    provider = _PROVIDERS.get(name, "CPUExecutionProvider")
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(f"engine {name}: this ONNX Runtime has no {provider}; `pip install {ENGINES[name].package}`")
+    settings: dict[str, Any] = {}
+    if name in _PROVIDERS:
+        settings["device_id"] = int(device.partition(":")[2] or 0)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    options.log_severity_level = 3
+    path = ENGINES[name].graph(exported)
+    try:
+        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=[(provider, settings)])
+    except Exception as error:
+        raise not_loadable(path, error) from None
+    inputs = [given.name for given in session.get_inputs()]
+    most = session.get_inputs()[0].shape[0]
 
-    def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
-        most = self._session.get_inputs()[0].shape[0]
-        return detect(
-            self._run,
-            batch,
-            mask_frame=self._exported.mask_frame,
-            mask_clip=self._exported.mask_clip,
-            threshold=threshold,
-            at_once=most if isinstance(most, int) else None,
-        )
-
-    def _run(self, image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
+    def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
         feed = {"image": image, "im_shape": im_shape}
-        outputs: list[NDArray[np.generic]] = self._session.run(
-            None, {given.name: feed[given.name] for given in self._session.get_inputs()}
-        )
+        outputs: list[NDArray[np.generic]] = session.run(None, {key: feed[key] for key in inputs})
         return outputs
+
+    return FastGraph(exported, name, network, at_once=most if isinstance(most, int) else None, shared=True)

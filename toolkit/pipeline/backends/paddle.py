@@ -21,30 +21,32 @@ from toolkit.quiet import captured
 from toolkit.stages import stage
 
 
+def load(exported: Exported, name: str, *, device: str, threads: int | None) -> PaddleInference:
+    return PaddleInference(exported, device=device, onednn=name == "paddle_onednn", threads=threads)
+
+
 class PaddleInference:
     """`inference.json` (or `.pdmodel`): image, im_shape, scale_factor -> bbox, bbox_num, mask.
 
-    One picture at a time: PaddleX's own exports refuse a batch. On the CPU oneDNN runs what is certified (three times
-    as fast); PaddleX's own exports crash in it.
+    One picture at a time: PaddleX's own exports refuse a batch, and crash in oneDNN. One thread at a time: a predictor
+    mixes the results of several.
     """
 
-    name = "paddle"
     shared = False
 
     def __init__(
-        self, exported: Exported, *, device: str = "cpu", onednn: bool | None = None, threads: int | None = None
+        self, exported: Exported, *, device: str = "cpu", onednn: bool = False, threads: int | None = None
     ) -> None:
-        if exported.program is None or exported.parameters is None:
-            raise UserError(f"{exported.folder}: has no inference.json (or .pdmodel) with inference.pdiparams")
+        self.name = "paddle_onednn" if onednn else "paddle"
         try:
             import_module("toolkit.device")  # Paddle's first import, without its remarks
             from paddle.inference import Config, create_predictor
         except ImportError:
-            raise UserError("engine paddle: not installed; `pip install paddlepaddle`") from None
+            raise UserError(f"engine {self.name}: not installed; `pip install paddlepaddle`") from None
         config = Config(str(exported.program), str(exported.parameters))
         _use_device(config, device)
         if device == "cpu":
-            if exported.certified if onednn is None else onednn:
+            if onednn:
                 config.enable_mkldnn()
                 config.set_mkldnn_cache_capacity(10)  # for pictures of many sizes
             else:

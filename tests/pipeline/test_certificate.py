@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.pipeline.samples import boxes_of, make_folder, swapped, truth
+from toolkit.data.detections import Detections
+from toolkit.data.masks import Crop
+from toolkit.errors import UserError
+from toolkit.pipeline.certificate import Agreement, Certificate, check, compare, read_agreements
+from toolkit.pipeline.exported import read_exported
+from toolkit.pipeline.sample import read_sample
+
+
+def alike(rows: int) -> Detections:
+    """Rows of one class with boxes and scores close to one another, and no mask, as early in training."""
+    step = np.arange(rows, dtype=np.float32)[:, None]
+    return Detections(
+        boxes=np.array([[10.0, 10.0, 50.0, 50.0]], np.float32) + 0.3 * step,
+        scores=0.05 - 1e-4 * step[:, 0],
+        labels=np.zeros(rows, np.int64),
+        masks=[Crop(np.zeros((0, 0), np.uint8), 0, 0)] * rows,
+        size=(64, 64),
+    )
+
+
+def test_rows_that_are_alike_match_each_their_own() -> None:
+    agreement = compare([alike(20)], [alike(20)])
+    assert (agreement.rows, agreement.matched) == (20, 20)
+    assert agreement.score == agreement.box == 0
+    assert agreement.holds
+
+
+def test_a_row_that_moved_does_not_match() -> None:
+    moved = alike(1)
+    moved.boxes[:] += 1
+    assert compare([alike(1)], [moved]).matched == 0
+
+
+def test_the_sample_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    sample = read_sample(tmp_path)
+    assert sample is not None
+    assert sample.annotated
+    assert [(p.height, p.width) for p in sample.split.pictures] == [(96, 128), (320, 640)], "made smaller to 640"
+    for found, expected in zip(sample.trained, truth(sample.split), strict=True):
+        assert compare([expected], [found]) == compare([expected], [expected])
+        assert found.boxes.dtype == np.float32
+        assert found.scores.tolist() == expected.scores.tolist()
+
+
+def test_an_engine_that_finds_the_same_holds_and_one_with_swapped_columns_does_not(tmp_path: Path) -> None:
+    exported = read_exported(make_folder(tmp_path))
+    sample = read_sample(tmp_path)
+    assert sample is not None
+    for precision in ("f32", "bf16", "int8"):
+        right = check(exported, sample, boxes_of(sample), precision=precision)
+        assert right.holds
+        assert right.mask_ap_change == right.box_ap_change == 0
+        wrong = check(exported, sample, swapped(boxes_of(sample)), precision=precision)
+        assert not wrong.holds
+        assert wrong.mask_ap_change == 0, "masks alone do not show it"
+        assert wrong.box_ap_change is not None
+        assert wrong.box_ap_change < -0.9
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("f32", 0.001), ("bf16", 0.003), ("int8", 0.01)])
+def test_allowances(precision: str, allowed: float) -> None:
+    good = Agreement(precision, 10, 10, 0.0, 0.0, 1.0, 1.0, mask_ap_change=allowed, box_ap_change=-allowed)
+    assert good.holds
+    assert not replace(good, mask_ap_change=-allowed - 1e-6).holds
+    assert not replace(good, box_ap_change=allowed + 1e-6).holds
+    assert replace(good, matched=3).holds == (precision != "f32"), "in f32 each row counts"
+    assert replace(good, mask_ap_change=None, box_ap_change=None).holds == (precision == "f32")
+
+
+def test_certificates_are_read_back_and_those_of_the_first_version_too(tmp_path: Path) -> None:
+    exported = read_exported(make_folder(tmp_path))
+    agreement = Agreement("bf16", 10, 9, 0.01, 1.5, 0.5, 0.9, mask_ap_change=0.1, box_ap_change=0.0)
+    Certificate("m", 2, "validation", 1.0, 0.5, {"openvino_bf16": agreement}).write(tmp_path)
+    assert read_agreements(exported) == {"openvino_bf16": agreement}
+    tree = json.loads((tmp_path / "certificate.json").read_text())
+    assert tree["backends"]["openvino_bf16"]["holds"] is False
+    first = {"rows": 5, "matched": 5, "score": 0.0, "box": 0.0, "mask_iou_min": 1.0, "mask_iou_mean": 1.0}
+    (tmp_path / "certificate.json").write_text(json.dumps({"backends": {"onnxruntime": first}}))
+    assert read_agreements(exported)["onnxruntime"].holds
+    (tmp_path / "certificate.json").write_text("{}")
+    with pytest.raises(UserError, match=r"certificate\.json: not a certificate that can be read"):
+        read_agreements(exported)
