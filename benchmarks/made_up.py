@@ -30,6 +30,8 @@ DETECTIONS = 15
 CLASSES = 80
 SPREAD = {"score_head": 3.0, "solo_cate": 5.0, "bbox_score": 6.0}
 """By what the weights of the layers that give the scores are multiplied."""
+BACKGROUND = 4.0
+"""How much less likely each class is made, as training does: suppression would else sort thousands of boxes."""
 
 
 def export_made_up(name: str, folder: Path, pictures: list[Path]) -> float:
@@ -42,6 +44,12 @@ def export_made_up(name: str, folder: Path, pictures: list[Path]) -> float:
     values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items() if not k.endswith("alpha")}
     for key, factor in SPREAD.items():
         values.update({k: v * factor for k, v in values.items() if key in k and k.endswith("weight") and v is not None})
+    for key, value in values.items():
+        if value is not None and key.endswith("bias"):
+            if "pred_cls" in key or "solo_cate" in key:
+                value -= BACKGROUND
+            elif "bbox_score" in key:
+                value[-1] += BACKGROUND
     model.set_state_dict({k: v for k, v in values.items() if v is not None})
     prepare = Preprocess(steps_of(recipe.data), origin="recipe")
     # Of one size, so that the norms see them together.
