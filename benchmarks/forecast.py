@@ -14,7 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from toolkit import quickstart
+from toolkit import bundled, quickstart
 from toolkit.data.coco import find_dataset
 from toolkit.data.prepare import sample_dataset
 from toolkit.train.start import start_training
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "data"
-        sample_dataset(quickstart.sample_dataset(), data, count=PICTURES)
+        sample_dataset(bundled.sample_dataset(), data, count=PICTURES)
         pictures = len(find_dataset(data).train.pictures)
         for name in arguments.models:
             settings = {

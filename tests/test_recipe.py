@@ -7,9 +7,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from toolkit.bundled import recipes_dir
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe, dump_recipe, load_recipe, parse_settings
-from toolkit.zoo import MODELS, recipes_dir
+from toolkit.zoo import MODELS
 
 SHIPPED = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import cores
+from toolkit.bundled import sample_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.device import available_devices
 from toolkit.errors import UserError
@@ -114,9 +115,3 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
 
 def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def sample_dataset() -> Path:
-    """The folder of the bundled sample dataset."""
-    installed = Path(__file__).parent / "_shapes"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "datasets" / "shapes"

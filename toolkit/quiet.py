@@ -6,15 +6,19 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from tempfile import TemporaryFile
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Threads would give each other's files back as the screen."""
 
 
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], str]]:
     """Keep what C++ prints off the screen; what is yielded returns it."""
-    _flush()
-    with TemporaryFile() as file:
+    with _ONE_AT_A_TIME, TemporaryFile() as file:
+        _flush()
         text = ""
         saved = [os.dup(1), os.dup(2)]
         os.dup2(file.fileno(), 1)

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.bundled import recipes_dir
 from toolkit.errors import UserError
 
 _OFFICIAL = "https://paddle-model-ecology.bj.bcebos.com/paddlex/official_pretrained_model/{}_pretrained.pdparams"
@@ -32,12 +33,6 @@ class ZooModel:
     def recipe(self) -> Path:
         """Its recipe, which ships with the package."""
         return recipes_dir() / f"{self.name}.yaml"
-
-
-def recipes_dir() -> Path:
-    """The folder of the recipes that ship with the package."""
-    installed = Path(__file__).parent / "_recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "recipes"
 
 
 def _model(

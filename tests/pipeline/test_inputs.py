@@ -13,9 +13,13 @@ from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.pipeline import inputs
-from toolkit.pipeline.inputs import read_inputs
+from toolkit.pipeline.inputs import Picture, list_inputs
 
 RGB = np.random.default_rng(0).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+
+
+def read_all(source: object) -> Iterator[Picture]:
+    return (each.read() for each in list_inputs(source))
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def test_file_with_a_name_in_any_script(tmp_path: Path) -> None:
     path = tmp_path / "bild 图片.png"
     Image.fromarray(RGB).save(path)
     for source in (path, str(path), {"img": str(path)}):
-        [picture] = read_inputs(source)
+        [picture] = read_all(source)
         assert (picture.rgb == RGB).all()
         assert picture.path == str(path)
 
@@ -41,40 +45,48 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    [picture] = read_inputs(tmp_path / "turned.png")
+    [picture] = read_all(tmp_path / "turned.png")
     assert (picture.rgb == np.rot90(RGB, -1)).all()
 
 
 def test_folder_is_sorted_with_all_below(folder: Path) -> None:
-    pictures = list(read_inputs(folder))
+    pictures = list(read_all(folder))
     assert [picture.path for picture in pictures] == [str(folder / n) for n in ("A.PNG", "b.png", "ü/c d.jpeg")]
     assert [picture.rgb.shape[1] for picture in pictures] == [4, 3, 5]
 
 
 def test_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no picture in this folder"):
-        list(read_inputs(tmp_path))
+        list(read_all(tmp_path))
 
 
-def test_unreadable_files_of_a_folder_are_told_and_passed_over(folder: Path) -> None:
+def test_folder_with_links(folder: Path) -> None:
+    (folder / "ü" / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "c.png").symlink_to(folder / "b.png")
+    (folder / "d.png").symlink_to(folder / "nowhere.png")
+    (folder / "e.png").mkdir()
+    found = [Path(str(source.value)).relative_to(folder).as_posix() for source in list_inputs(folder)]
+    assert found == ["A.PNG", "b.png", "c.png", "ü/c d.jpeg"]
+
+
+def test_listing_reads_nothing(folder: Path) -> None:
     (folder / "a broken.jpg").write_bytes(b"nothing")
+    sources = list(list_inputs(folder))
+    assert len(sources) == 4
     with pytest.raises(UserError, match=r"a broken\.jpg"):
-        list(read_inputs(folder))
-    told: list[UserError] = []
-    assert len(list(read_inputs(folder, on_error=told.append))) == 3
-    assert len(told) == 1
+        sources[1].read()
 
 
 def test_arrays_are_bgr() -> None:
-    [picture] = read_inputs(RGB[..., ::-1])
+    [picture] = read_all(RGB[..., ::-1])
     assert (picture.rgb == RGB).all()
     assert picture.path is None
-    [gray] = read_inputs(RGB[..., 0])
+    [gray] = read_all(RGB[..., 0])
     assert (gray.rgb == RGB[..., :1]).all()
 
 
 def test_lists_are_read_when_asked_for(folder: Path) -> None:
-    pictures = read_inputs([RGB, folder / "b.png", [str(folder / "A.PNG")], folder / "missing.png"])
+    pictures = read_all([RGB, folder / "b.png", [str(folder / "A.PNG")], folder / "missing.png"])
     assert [next(pictures).rgb.shape[1] for _ in range(3)] == [17, 3, 4]
     with pytest.raises(UserError, match=r"missing\.png"):
         next(pictures)
@@ -92,7 +104,7 @@ def test_lists_are_read_when_asked_for(folder: Path) -> None:
 )
 def test_what_is_no_picture(source: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        list(read_inputs(source))
+        list(read_all(source))
 
 
 @pytest.fixture
@@ -112,13 +124,13 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_url(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), RGB[..., ::-1])
     (tmp_path / "b.png").write_text("no picture")
-    [picture] = read_inputs(f"{server}/a.png")
+    [picture] = read_all(f"{server}/a.png")
     assert (picture.rgb == RGB).all()
     assert picture.path == f"{server}/a.png"
     with pytest.raises(UserError, match=r"b\.png: not a picture"):
-        list(read_inputs(f"{server}/b.png"))
+        list(read_all(f"{server}/b.png"))
     with pytest.raises(UserError, match=r"c\.png: cannot be downloaded: .*404"):
-        list(read_inputs(f"{server}/c.png"))
+        list(read_all(f"{server}/c.png"))
     monkeypatch.setattr(inputs, "URL_BYTES", 10)
     with pytest.raises(UserError, match="larger than"):
-        list(read_inputs(f"{server}/a.png"))
+        list(read_all(f"{server}/a.png"))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
-from toolkit.pipeline import predictor
+from toolkit.pipeline import predictor, sessions
 from toolkit.pipeline.backends import load_backend
 from toolkit.pipeline.config import HpiConfig
 from toolkit.pipeline.exported import read_exported
@@ -33,7 +35,8 @@ class Fake:
 
     name = "fake"
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.batches: list[int] = []
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
@@ -55,6 +58,7 @@ class Fake:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An exported model whose backend is `Fake`."""
     monkeypatch.setattr(predictor, "load_backend", lambda *_, **__: Fake())
+    monkeypatch.setattr(sessions, "load_engine", lambda *_, **__: Fake())
     folder = tmp_path / "inference"
     folder.mkdir()
     describe(folder)
@@ -127,11 +131,90 @@ def test_predict_is_a_generator_over_batches(folder: Path) -> None:
     results = pipeline.predict(pictures)
     assert fake.batches == []
     assert next(results).size == (6, 7)
-    assert fake.batches == [2]
+    assert fake.batches == [2], "the first pictures by themselves"
     assert [result.size[1] for result in results] == [8, 9, 10, 11]
-    assert fake.batches == [2, 2, 1]
+    assert sorted(fake.batches) == [1, 2, 2]
     list(pipeline.predict(pictures, batch_size=5))
     assert fake.batches[3:] == [5]
+
+
+def pictures_of(folder: Path, count: int) -> Path:
+    """Pictures of different widths, in the order of their names."""
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (9 + i, 6)).save(folder / f"{i:04}.png")
+    return folder
+
+
+class Slow(Fake):
+    """Takes longer on every second picture, and counts how many threads are in it and its like."""
+
+    calls = 0
+    most = 0
+    lock = threading.Lock()
+
+    def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
+        with Slow.lock:
+            Slow.calls += 1
+            Slow.most = max(Slow.most, Slow.calls)
+        time.sleep(0.02 if batch[0].size[1] % 2 else 0.001)
+        with Slow.lock:
+            Slow.calls -= 1
+        return super().__call__(batch, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("shared", "device", "loaded", "most"),
+    [
+        (True, None, [("cpu", None), ("cpu", 1)], 4),
+        (False, None, [("cpu", None)], 1),
+        (False, "cpu:2", [("cpu", 2), ("cpu", 2)], 2),
+        (False, "gpu:0,2", [("gpu:0", 2), ("gpu:2", 2)], 2),
+    ],
+)
+def test_several_sessions_keep_the_order(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: bool,
+    device: str | None,
+    loaded: list[tuple[str, int | None]],
+    most: int,
+) -> None:
+    asked: list[tuple[str, int | None]] = []
+
+    def load(*_: object, device: str = "cpu", threads: int | None = None, **__: object) -> Fake:
+        asked.append((device, threads))
+        return Slow(shared=shared)
+
+    monkeypatch.setattr(predictor, "load_backend", load)
+    monkeypatch.setattr(sessions, "load_engine", load)
+    monkeypatch.setattr(sessions, "cores", lambda: 4)
+    Slow.most = 0
+    pictures = pictures_of(tmp_path / "pictures", 25)
+    pipeline = create_pipeline(folder, device=device)
+    assert [result.size[1] for result in pipeline.predict(pictures)] == list(range(9, 34))
+    assert asked == loaded
+    assert Slow.most == most
+
+
+def test_an_error_is_raised_in_its_place(folder: Path, tmp_path: Path) -> None:
+    pictures = pictures_of(tmp_path / "pictures", 9)
+    (pictures / "0005.png").write_bytes(b"")
+    results = create_pipeline(config=config(folder, batch_size=2)).predict(pictures)
+    assert [next(results).size[1] for _ in range(5)] == [9, 10, 11, 12, 13]
+    with pytest.raises(UserError, match=r"0005\.png"):
+        next(results)
+
+
+def test_an_iterator_that_is_left_half_way_lets_go_of_its_threads(folder: Path, tmp_path: Path) -> None:
+    before = threading.active_count()
+    results = create_pipeline(folder).predict(pictures_of(tmp_path / "pictures", 30))
+    for _ in range(3):
+        next(results)
+    assert threading.active_count() > before
+    del results
+    assert threading.active_count() == before
 
 
 def test_a_folder_of_another_model_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from paddle import nn
 from tests.export.conftest import tiny_options
 from tests.pictures import write_dataset
 from tests.test_sixteen import drawn
-from toolkit.device import split_devices
+from toolkit.devices import split_devices
 from toolkit.errors import UserError
 from toolkit.models import build_model, model_of, ppyoloe_seg
 from toolkit.run import Run

@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from toolkit import __version__
+from toolkit.cli.benchmark import benchmark
 from toolkit.cli.convert import convert
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
@@ -57,6 +58,7 @@ app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(predict)
+app.command()(benchmark)
 
 
 def main() -> None:

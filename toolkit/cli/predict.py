@@ -20,7 +20,8 @@ def predict(
         str | None, typer.Option("--save-path", "--save_path", help="Folder for the drawn pictures and the JSON.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, gpu:0, npu:0, xpu:0 or mlu:0; else the config's, else cpu.")
+        str | None,
+        typer.Option(help="cpu, gpu:0, npu:0, xpu:0, mlu:0; several: gpu:0,1 or cpu:2. By default the config's."),
     ] = None,
     engine: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from toolkit.data.masks import Box, Crop, paste
 from toolkit.data.preprocess import Prepared
+from toolkit.stages import stage
 
 Floats = NDArray[np.float32]
 Network = Callable[[Floats, Floats], Sequence[NDArray[Any]]]
@@ -69,18 +70,20 @@ def detect(
         step = at_once or len(same)
         for rows in (same[i : i + step] for i in range(0, len(same), step)):
             image = np.stack([pictures[row].image for row in rows])
-            outputs = network(image, np.array([pictures[row].im_shape for row in rows], np.float32))
-            for i, row in enumerate(rows):
-                found[row] = place(
-                    *(output[i] for output in outputs),
-                    size=pictures[row].size,
-                    network_size=(image.shape[2], image.shape[3]),
-                    scale=pictures[row].scale_factor,
-                    mask_frame=mask_frame,
-                    mask_clip=mask_clip,
-                    threshold=threshold,
-                    limit=limit,
-                )
+            with stage("network"):
+                outputs = network(image, np.array([pictures[row].im_shape for row in rows], np.float32))
+            with stage("masks"):
+                for i, row in enumerate(rows):
+                    found[row] = place(
+                        *(output[i] for output in outputs),
+                        size=pictures[row].size,
+                        network_size=(image.shape[2], image.shape[3]),
+                        scale=pictures[row].scale_factor,
+                        mask_frame=mask_frame,
+                        mask_clip=mask_clip,
+                        threshold=threshold,
+                        limit=limit,
+                    )
     return [found[row] for row in range(len(pictures))]
 
 

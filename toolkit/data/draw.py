@@ -94,10 +94,14 @@ def colour_of(class_index: int, nth: int = 0) -> Colour:
 
 
 def _fill(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour) -> None:
+    if mask.size == 0:
+        return
     x1, y1, x2, y2 = box
     region = canvas[y1:y2, x1:x2]
-    inside = mask.astype(bool)
-    region[inside] = (region[inside] * (1 - _FILL) + np.multiply(colour, _FILL)).round().astype(np.uint8)
+    # Every value that a channel can have, mixed with the colour once, instead of every pixel.
+    mixed = np.arange(256)[:, None] * (1 - _FILL) + np.multiply(colour, _FILL)
+    filled = cv2.LUT(region, mixed.round().astype(np.uint8)[None])
+    np.copyto(region, filled, where=mask[..., None] != 0)
 
 
 def _outline(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour, width: int) -> None:

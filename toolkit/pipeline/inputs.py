@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from toolkit.errors import UserError
 EXTENSIONS = (".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 """Files with these endings, in upper or lower case, are taken from a folder and all folders in it."""
 
+URL_SCHEMES = ("http://", "https://")
 URL_BYTES = 64 * 2**20
 URL_SECONDS = 30.0
 
@@ -33,57 +35,76 @@ class Picture:
     """The file or the URL; None for an array."""
 
 
-def read_inputs(source: Any, *, on_error: Callable[[UserError], None] | None = None) -> Iterator[Picture]:
-    """Yield the pictures of `source`, each read when it is asked for.
+@dataclass(frozen=True)
+class Source:
+    """Where one picture comes from."""
+
+    value: Any
+    """A path, an http(s) URL or an array."""
+
+    def read(self) -> Picture:
+        """The picture. Raises UserError, which names the file, for what cannot be read."""
+        if isinstance(self.value, np.ndarray):
+            return Picture(_from_bgr(self.value), None)
+        if isinstance(self.value, str) and self.value.lower().startswith(URL_SCHEMES):
+            return Picture(_download(self.value), self.value)
+        return Picture(read_rgb(self.value), str(self.value))
+
+
+def list_inputs(input: Any) -> Iterator[Source]:
+    """Yield where the pictures of `input` come from, in order, without reading them.
 
     Args:
-        source: path of a picture; path of a folder, whose pictures come sorted by path; http(s) URL of a picture;
+        input: path of a picture; path of a folder, whose pictures come sorted by path; http(s) URL of a picture;
             uint8 array `[H, W, 3]` in BGR order, as OpenCV and PaddleX have it, or `[H, W]`; a mapping
             `{"img": one of these}`; a list or tuple of any of these.
-        on_error: is told of a file in a folder that cannot be read, which then is passed over.
 
-    Raises UserError for what else cannot be read; it names the file.
+    Raises UserError for a folder without pictures, and for an input of another kind.
     """
-    if isinstance(source, (list, tuple)):
-        for item in source:
-            yield from read_inputs(item, on_error=on_error)
-    elif isinstance(source, Mapping):
-        if "img" not in source:
-            raise UserError(f"input: a mapping needs the key img (has: {', '.join(map(str, source))})")
-        yield from read_inputs(source["img"], on_error=on_error)
-    elif isinstance(source, np.ndarray):
-        yield Picture(_from_bgr(source), None)
-    elif isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        yield Picture(_download(source), source)
-    elif isinstance(source, (str, Path)):
-        path = Path(source)
-        if not path.is_dir():
-            yield Picture(read_rgb(path), str(path))
-            return
-        for file in _pictures_in(path):
-            rgb = _read_or_tell(file, on_error)
-            if rgb is not None:
-                yield Picture(rgb, str(file))
+    if isinstance(input, (list, tuple)):
+        for item in input:
+            yield from list_inputs(item)
+    elif isinstance(input, Mapping):
+        if "img" not in input:
+            raise UserError(f"input: a mapping needs the key img (has: {', '.join(map(str, input))})")
+        yield from list_inputs(input["img"])
+    elif isinstance(input, np.ndarray) or (isinstance(input, str) and input.lower().startswith(URL_SCHEMES)):
+        yield Source(input)
+    elif isinstance(input, (str, Path)):
+        if Path(input).is_dir():
+            yield from _pictures_in(input)
+        else:
+            yield Source(input)
     else:
-        kind = type(source).__name__
+        kind = type(input).__name__
         raise UserError(f"input: {kind}: unknown kind; give a path, a folder, a URL, a BGR array or a list of these")
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-    if not found:
+def _pictures_in(folder: str | Path) -> Iterator[Source]:
+    empty = True
+    for path in _walk(str(folder)):
+        if path.lower().endswith(EXTENSIONS):
+            empty = False
+            yield Source(path)
+    if empty:
         raise UserError(f"{folder}: no picture in this folder (looked for {' '.join(EXTENSIONS)})")
-    return found
 
 
-def _read_or_tell(file: Path, on_error: Callable[[UserError], None] | None) -> NDArray[np.uint8] | None:
+def _walk(folder: str) -> Iterator[str]:
+    """All files below, sorted by the parts of their paths; of millions, only the names in one folder are held."""
     try:
-        return read_rgb(file)
-    except UserError as error:
-        if on_error is None:
-            raise
-        on_error(error)
-        return None
+        with os.scandir(folder) as entries:
+            # Links to files are followed; those to folders are not, which may lead round in circles.
+            kinds = ((entry.name, entry.is_dir(follow_symlinks=False), entry.is_file()) for entry in entries)
+            found = sorted((name, is_folder) for name, is_folder, is_file in kinds if is_folder or is_file)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    for name, is_folder in found:
+        path = os.path.join(folder, name)  # noqa: PTH118  # strings: a Path takes four times the memory
+        if is_folder:
+            yield from _walk(path)
+        else:
+            yield path
 
 
 def _from_bgr(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit import cores
+from toolkit.data.detections import Detections
+from toolkit.devices import split_devices
 from toolkit.errors import UserError
-from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.backends import Backend, load_backend
 from toolkit.pipeline.config import HpiConfig, PipelineConfig, load_pipeline_config, read_hpi_config
 from toolkit.pipeline.exported import read_exported
-from toolkit.pipeline.inputs import Picture, read_inputs
+from toolkit.pipeline.inputs import Picture, Source, list_inputs
+from toolkit.pipeline.ordered import ordered
 from toolkit.pipeline.result import Result
+from toolkit.pipeline.sessions import Sessions, load_sessions, share_of_cores
+from toolkit.stages import stage
+
+READERS = 2
+"""Pictures that are read and prepared while others are in the network."""
+
+Network = Backend | Sessions
 
 
 class Pipeline:
@@ -30,10 +45,12 @@ class Pipeline:
         hpi_config: HpiConfig | None = None,
     ) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
+        self._devices = split_devices(device or config.device or "cpu")
         self.backend = load_backend(
             self.model,
             engine=engine,
-            device=device or config.device,
+            device=self._devices[0],
+            threads=share_of_cores(self._devices),
             use_hpip=config.use_hpip if use_hpip is None else use_hpip,
             hpi_config=hpi_config or config.hpi_config,
         )
@@ -41,28 +58,72 @@ class Pipeline:
         self.threshold = self.model.threshold if config.threshold is None else config.threshold
 
     def predict(self, input: Any, threshold: float | None = None, *, batch_size: int | None = None) -> Iterator[Result]:
-        """Yield a result for each picture of `input`; see `toolkit.pipeline.inputs.read_inputs` for what that may be.
+        """Yield a result for each picture of `input`; see `toolkit.pipeline.inputs.list_inputs` for what that may be.
+
+        Of several pictures, some are worked on at a time, a few ahead of what was asked for. An iterator that is not
+        used to its end lets go of them.
 
         Args:
             threshold: least score of an instance; by default the config's, else the exported model's.
             batch_size: pictures that go through the model together; by default the config's.
 
-        Raises UserError for an input that cannot be read.
+        Raises UserError for an input that cannot be read, in its place.
         """
-        yield from self.run(read_inputs(input), threshold=threshold, batch_size=batch_size)
+        for outcome in self.stream(list_inputs(input), threshold=threshold, batch_size=batch_size):
+            if isinstance(outcome, UserError):
+                raise outcome
+            yield outcome
 
     __call__ = predict
 
-    def run(
-        self, pictures: Iterable[Picture], *, threshold: float | None = None, batch_size: int | None = None
-    ) -> Iterator[Result]:
-        """Yield a result for each of `pictures`, which are read already; see `predict`."""
+    def stream(
+        self, sources: Iterable[Source], *, threshold: float | None = None, batch_size: int | None = None
+    ) -> Iterator[Result | UserError]:
+        """Yield, for each of `sources` and in their order, its result, or why it cannot be read; see `predict`."""
         least = self.threshold if threshold is None else threshold
-        remaining = iter(pictures)
-        while batch := list(islice(remaining, batch_size or self.batch_size)):
-            found = self.backend([self.model.preprocess(picture.rgb) for picture in batch], threshold=least)
-            for picture, detections in zip(batch, found, strict=True):
-                yield Result(picture, detections, self.model.labels)
+        batches = _in_batches(sources, batch_size or self.batch_size)
+        # The first ones by themselves: a single picture then has all cores and waits for nothing else to be loaded.
+        for first in islice(batches, 1):
+            yield from self._outcomes(first, self.backend, least)
+        for second in islice(batches, 1):
+            sessions = self._sessions
+            work = partial(self._outcomes, network=sessions, threshold=least)
+            for outcomes in ordered(work, chain([second], batches), threads=sessions.count + READERS):
+                yield from outcomes
+
+    @cached_property
+    def _sessions(self) -> Sessions:
+        return load_sessions(self.model, self.backend, devices=self._devices)
+
+    def _outcomes(self, batch: Sequence[Source], network: Network, threshold: float) -> list[Result | UserError]:
+        pictures = [_read(source) for source in batch]
+        readable = [picture for picture in pictures if isinstance(picture, Picture)]
+        found = iter(self._detect([picture.rgb for picture in readable], network, threshold))
+        with stage("masks"):
+            return [
+                picture if isinstance(picture, UserError) else Result(picture, next(found), self.model.labels)
+                for picture in pictures
+            ]
+
+    def _detect(self, pictures: Sequence[NDArray[np.uint8]], network: Network, threshold: float) -> list[Detections]:
+        """The instances of each of `pictures`, uint8 `[H, W, 3]`, RGB."""
+        with stage("prepare"):
+            prepared = [self.model.preprocess(rgb) for rgb in pictures]
+        return network(prepared, threshold=threshold)
+
+
+def _in_batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    remaining = iter(sources)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _read(source: Source) -> Picture | UserError:
+    try:
+        with stage("read"):
+            return source.read()
+    except UserError as error:
+        return error
 
 
 def create_pipeline(
@@ -80,7 +141,8 @@ def create_pipeline(
         pipeline: path of a pipeline config (YAML), folder of an exported model, or `instance_segmentation`, the newest
             run's exported model.
         config: the contents of such a file instead; wins over `pipeline`.
-        device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`; wins over the config.
+        device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`, or several, `gpu:0,1` or `cpu:2`, which take the
+            pictures in turn; wins over the config.
         use_hpip: whether engines of lower precision (bf16, int8) may run, as far as they agree with the trained model;
             wins over the config.
         hpi_config: which of them, `{"backend": "openvino", "backend_config": {"precision": "bf16"}}`, as a mapping or
@@ -116,37 +178,54 @@ def predict_files(
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
     loaded = create_pipeline(pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine)
-    unreadable: list[UserError] = []
+    source = Path(input)
+    used: set[str] = set()
 
-    def report(error: UserError) -> None:
-        print(f"error: {error}", file=sys.stderr)
-        unreadable.append(error)
+    def with_targets() -> Iterator[tuple[Result | UserError, str | None]]:
+        for outcome in loaded.stream(list_inputs(os.fspath(input)), threshold=threshold):
+            if isinstance(outcome, UserError):
+                if not source.is_dir():
+                    raise outcome
+                yield outcome, None
+            else:
+                yield outcome, _target(outcome, source, Path(save_path), used) if save_path is not None else None
 
-    done = 0
-    used: set[Path] = set()
-    for result in loaded.run(read_inputs(os.fspath(input), on_error=report), threshold=threshold):
-        done += 1
-        found = ", ".join(f"{box['label']} {box['score']:.2f}" for box in result["boxes"])
-        print(f"{result['input_path']}: {len(result['boxes'])} instances" + (f": {found}" if found else ""))
-        if save_path is not None:
-            target = _target(result, Path(input), Path(save_path), used)
-            result.save_to_json(f"{target}.json")
-            result.save_to_img(f"{target}{result.img_suffix}")
+    done = unreadable = 0
+    for outcome in ordered(_save, with_targets(), threads=cores()):
+        if isinstance(outcome, UserError):
+            print(f"error: {outcome}", file=sys.stderr)
+            unreadable += 1
+        else:
+            print(outcome)
+            done += 1
     if save_path is not None and done:
         print(f"saved to {save_path}")
     if unreadable:
-        raise UserError(f"{len(unreadable)} of {done + len(unreadable)} pictures could not be read")
+        raise UserError(f"{unreadable} of {done + unreadable} pictures could not be read")
     return done
 
 
-def _target(result: Result, source: Path, folder: Path, used: set[Path]) -> Path:
+def _save(pair: tuple[Result | UserError, str | None]) -> str | UserError:
+    """Save a result where it has a target; returns the line that tells of it."""
+    outcome, target = pair
+    if isinstance(outcome, UserError):
+        return outcome
+    if target is not None:
+        outcome.save_to_json(f"{target}.json")
+        outcome.save_to_img(f"{target}{outcome.img_suffix}")
+    boxes = outcome["boxes"]
+    found = ", ".join(f"{box['label']} {box['score']:.2f}" for box in boxes)
+    return f"{outcome['input_path']}: {len(boxes)} instances" + (f": {found}" if found else "")
+
+
+def _target(result: Result, source: Path, folder: Path, used: set[str]) -> str:
     """Where a result goes, less its ending; pictures that differ in their ending alone do not share it."""
     if source.is_dir():
         folder = folder / Path(result["input_path"]).parent.relative_to(source)
-    base = target = folder / f"{result.stem}_res"
+    base = target = str(folder / f"{result.stem}_res")
     number = 2
     while target in used:
-        target = base.with_name(f"{base.name}_{number}")
+        target = f"{base}_{number}"
         number += 1
     used.add(target)
     return target

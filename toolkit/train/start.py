@@ -9,7 +9,8 @@ from typing import Any
 import paddle
 
 from toolkit.data.coco import dataset_of
-from toolkit.device import set_device, split_devices
+from toolkit.device import set_device
+from toolkit.devices import split_devices
 from toolkit.errors import UserError
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.run import Run

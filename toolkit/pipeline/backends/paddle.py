@@ -18,6 +18,7 @@ from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.exported import Exported
 from toolkit.quiet import captured
+from toolkit.stages import stage
 
 
 def load(exported: Exported, name: str, *, device: str, threads: int | None) -> PaddleInference:
@@ -65,7 +66,13 @@ class PaddleInference:
         self._around_run: AbstractContextManager[Any] = captured()
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
-        return [_detections(self._run(picture), picture.size, threshold) for picture in batch]
+        return [self._one(picture, threshold) for picture in batch]
+
+    def _one(self, picture: Prepared, threshold: float) -> Detections:
+        with stage("network"):
+            outputs = self._run(picture)
+        with stage("masks"):
+            return _detections(outputs, picture.size, threshold)
 
     def _run(self, picture: Prepared) -> list[NDArray[Any]]:
         feed = {

@@ -1,0 +1,118 @@
+"""seg-tune beside PaddleX: one picture from the file to COCO RLE, on the same exported model, in turn.
+
+    PADDLEX_PYTHON=/path/to/python python benchmarks/paddlex.py PICTURES Mask-RT-DETR-S PP-YOLOE_seg-S
+
+PICTURES is a folder. Models without an export in the folder `--models` are made up there, see `made_up.py`: weights
+that nobody trained, with as many instances above the threshold as trained ones find; their masks are raggeder, which
+makes RLE dearer on both sides. `--engine`, which may be given several times, names engines of seg-tune.
+
+PaddleX runs as it does by default, in a process of its own. Whatever else the machine does slows all alike: trust the
+ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from toolkit import create_pipeline
+from toolkit.pipeline.inputs import list_inputs
+from toolkit.pipeline.predictor import Pipeline
+
+ROOT = Path(__file__).parents[1]
+
+
+class PaddleX:
+    def __init__(self, name: str, folder: Path, threshold: float) -> None:
+        side = Path(__file__).with_name("paddlex_side.py")
+        # Isolated, or this folder's paddlex.py would be what it imports.
+        command = [os.environ["PADDLEX_PYTHON"], "-I", str(side), name, str(folder), repr(threshold)]
+        # OMP_NUM_THREADS as PaddleX finds it by default: not at all.
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._answer()
+
+    def __call__(self, picture: str) -> tuple[float, int]:
+        assert self._process.stdin is not None
+        print(picture, file=self._process.stdin, flush=True)
+        answer = json.loads(self._answer())
+        return answer["ms"], answer["instances"]
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:  # Among what else it prints.
+            if line.startswith("@ "):
+                return line[2:]
+        raise SystemExit("PaddleX ended; see above")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def ours(pipeline: Pipeline, picture: str) -> tuple[float, int]:
+    start = time.perf_counter()
+    [result] = pipeline.predict(picture)
+    rles = result.to_rle()
+    return 1000 * (time.perf_counter() - start), len(rles)
+
+
+def compare(name: str, folder: Path, pictures: list[str], engines: list[str | None], repetitions: int) -> None:
+    pipelines = {engine or "seg-tune": create_pipeline(folder, engine=engine) for engine in engines}
+    paddlex = PaddleX(name, folder, next(iter(pipelines.values())).threshold)
+    ms: dict[str, list[float]] = {side: [] for side in ("PaddleX", *pipelines)}
+    found = dict.fromkeys(ms, 0)
+    for repetition in range(1 + repetitions):
+        for picture in pictures if repetition else pictures[:1]:
+            for side in ms:
+                took, instances = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
+                if repetition:  # The first one warms up.
+                    ms[side].append(took)
+                    found[side] += instances
+    paddlex.close()
+    for side, values in ms.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        # Paired, run by run.
+        ratio = statistics.median(theirs / mine for theirs, mine in zip(ms["PaddleX"], values, strict=True))
+        label = side if side in ("PaddleX", "seg-tune") else f"seg-tune {side}"
+        label += f" ({pipelines[side].backend.name})" if side == "seg-tune" else ""
+        print(
+            f"| {name} | {label} | {median:.0f} ({low:.0f} - {high:.0f}) | 1/{ratio:.1f} | "
+            f"{found[side] / len(values):.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("model", nargs="+")
+    parser.add_argument("--models", type=Path, default=ROOT / "output" / "made_up")
+    parser.add_argument("--engine", action="append")
+    parser.add_argument("--count", type=int, default=4, help="pictures")
+    parser.add_argument("--repetitions", type=int, default=5)
+    given = parser.parse_args()
+    if "PADDLEX_PYTHON" not in os.environ:
+        sys.exit("PADDLEX_PYTHON does not name a Python that has PaddleX")
+    pictures = [str(source.value) for source in list_inputs(given.pictures)][: given.count]
+    print("| model | who | ms a picture (quarters) | of PaddleX | instances |\n|---|---|---|---|---|")
+    for name in given.model:
+        folder = given.models / name
+        if not (folder / "inference.yml").is_file():
+            # In a process of its own, for the sake of memory and of Paddle's threads.
+            side = Path(__file__).with_name("made_up.py")
+            subprocess.run([sys.executable, side, name, given.models, given.pictures], check=True)
+        compare(name, folder, pictures, given.engine or [None], given.repetitions)
+
+
+if __name__ == "__main__":
+    main()

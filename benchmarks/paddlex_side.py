@@ -1,0 +1,28 @@
+"""Run by PaddleX's Python: times PaddleX on the pictures that are named on its input, one answer a line.
+
+python paddlex_side.py MODEL FOLDER THRESHOLD
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+from paddlex import create_model
+from pycocotools import mask as codec
+
+name, folder, threshold = sys.argv[1:]
+model = create_model(name, folder, device="cpu")
+print("@ ready", flush=True)
+for line in sys.stdin:
+    start = time.perf_counter()
+    [result] = model.predict(line.rstrip("\n"), threshold=float(threshold), batch_size=1)
+    rles = []
+    for box, mask in zip(result["boxes"], result["masks"], strict=True):
+        # Its masks are cut to their boxes.
+        left, top = (round(side) for side in box["coordinate"][:2])
+        whole = np.zeros(result["input_img"].shape[:2], np.uint8, order="F")
+        whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        rles.append(codec.encode(whole))
+    seconds = time.perf_counter() - start
+    print("@", json.dumps({"ms": 1000 * seconds, "instances": len(rles)}), flush=True)
