@@ -6,6 +6,11 @@ from typing import Annotated
 
 import typer
 
+Tiles = Annotated[
+    str | None,
+    typer.Option(help="Tiles of large pictures, as '{size: [640, 640]}', or off; else as the model was trained."),
+]
+
 
 def predict(
     input: Annotated[str, typer.Option(help="Picture, folder of pictures, or URL of a picture.")],
@@ -23,8 +28,17 @@ def predict(
         str | None, typer.Option(help="cpu, gpu:0, npu:0, xpu:0 or mlu:0; else the config's, else cpu.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="onnxruntime or paddle; chosen by itself if not given.")] = None,
+    tiling: Tiles = None,
 ) -> None:
     """Find the instances in pictures, with their masks."""
     from toolkit.pipeline.predictor import predict_files
 
-    predict_files(input, pipeline=pipeline, threshold=threshold, save_path=save_path, device=device, engine=engine)
+    predict_files(
+        input,
+        pipeline=pipeline,
+        threshold=threshold,
+        save_path=save_path,
+        device=device,
+        engine=engine,
+        tiling=tiling,
+    )

@@ -37,7 +37,10 @@ class Detections:
 
     def above(self, threshold: float) -> Detections:
         """Those with at least this score."""
-        n = int((self.scores >= threshold).sum())
+        return self.best(int((self.scores >= threshold).sum()))
+
+    def best(self, n: int) -> Detections:
+        """The first `n`."""
         return Detections(self.boxes[:n], self.scores[:n], self.labels[:n], self.masks[:n], self.size)
 
 

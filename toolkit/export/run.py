@@ -16,6 +16,7 @@ from rich.console import Console
 
 from toolkit.data.coco import Split, dataset_of, find_dataset
 from toolkit.data.images import read_rgb
+from toolkit.data.tiling import cut, windows_of
 from toolkit.device import set_device
 from toolkit.errors import UserError
 from toolkit.export.card import write_card
@@ -160,7 +161,9 @@ def _pictures(split: Split | None, recipe: Recipe) -> tuple[list[NDArray[np.uint
             return _generated(), "generated, since the dataset is not at hand"
     count = len(split.pictures)
     chosen = sorted({i * count // PICTURES for i in range(PICTURES)})
-    return [read_rgb(split.pictures[i].path) for i in chosen], "validation"
+    # What the network will see of a large picture is a tile.
+    pictures = [read_rgb(split.pictures[i].path) for i in chosen]
+    return [cut(rgb, windows_of((rgb.shape[0], rgb.shape[1]), recipe.tiling)[0]) for rgb in pictures], "validation"
 
 
 def _generated() -> list[NDArray[np.uint8]]:

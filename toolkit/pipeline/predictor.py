@@ -5,33 +5,45 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from toolkit.data.tiling import detect_tiled
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import load_backend
 from toolkit.pipeline.config import PipelineConfig, load_pipeline_config
 from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.inputs import Picture, read_inputs
 from toolkit.pipeline.result import Result
+from toolkit.recipe import Tiling, parse_tiling
 
 
 class Pipeline:
     """Instance segmentation with one exported model."""
 
-    def __init__(self, config: PipelineConfig, *, device: str | None = None, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        device: str | None = None,
+        engine: str | None = None,
+        tiling: Tiling | Literal[False] | None = None,
+    ) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
         self.backend = load_backend(self.model, engine=engine, device=device or config.device)
         self.batch_size = config.batch_size
         self.threshold = self.model.threshold if config.threshold is None else config.threshold
+        said = config.tiling if tiling is None else tiling
+        self.tiling = self.model.tiling if said is None else said or None
 
     def predict(self, input: Any, threshold: float | None = None, *, batch_size: int | None = None) -> Iterator[Result]:
         """Yield a result for each picture of `input`; see `toolkit.pipeline.inputs.read_inputs` for what that may be.
 
         Args:
             threshold: least score of an instance; by default the config's, else the exported model's.
-            batch_size: pictures that go through the model together; by default the config's.
+            batch_size: pictures, or tiles of one, that go through the model together; by default the config's.
 
         Raises UserError for an input that cannot be read.
         """
@@ -44,9 +56,12 @@ class Pipeline:
     ) -> Iterator[Result]:
         """Yield a result for each of `pictures`, which are read already; see `predict`."""
         least = self.threshold if threshold is None else threshold
+        at_once = batch_size or self.batch_size
+        find = partial(self.backend, threshold=least)
         remaining = iter(pictures)
-        while batch := list(islice(remaining, batch_size or self.batch_size)):
-            found = self.backend([self.model.preprocess(picture.rgb) for picture in batch], threshold=least)
+        while batch := list(islice(remaining, at_once)):
+            rgbs = [picture.rgb for picture in batch]
+            found = detect_tiled(find, rgbs, self.model.preprocess, self.tiling, at_once=at_once)
             for picture, detections in zip(batch, found, strict=True):
                 yield Result(picture, detections, self.model.labels)
 
@@ -59,6 +74,7 @@ def create_pipeline(
     hpi_config: Mapping[str, Any] | None = None,
     *,
     engine: str | None = None,
+    tiling: Mapping[str, Any] | Tiling | str | Literal[False] | None = None,
 ) -> Pipeline:
     """Load a pipeline; the arguments are PaddleX's.
 
@@ -69,10 +85,13 @@ def create_pipeline(
         device: `cpu` (default), `gpu:0`, `npu:0`, `xpu:0`, `mlu:0`; wins over the config.
         use_hpip, hpi_config: accepted for PaddleX's sake; the fast graph is used wherever it exists.
         engine: `onnxruntime` or `paddle`; chosen by itself if None.
+        tiling: tiles that large pictures are seen in, as a recipe has them (`{"size": [640, 640]}`, or that as YAML);
+            False: none. None: the config's, else those that the model was trained with.
 
     Raises UserError for a config or a model that cannot be read.
     """
-    return Pipeline(load_pipeline_config(pipeline if config is None else config), device=device, engine=engine)
+    loaded = load_pipeline_config(pipeline if config is None else config)
+    return Pipeline(loaded, device=device, engine=engine, tiling=parse_tiling(tiling, origin="create_pipeline"))
 
 
 def predict_files(
@@ -83,6 +102,7 @@ def predict_files(
     save_path: str | os.PathLike[str] | None = None,
     device: str | None = None,
     engine: str | None = None,
+    tiling: str | None = None,
 ) -> int:
     """Predict on a picture, a folder or a URL; print a line for each picture, and save picture and JSON.
 
@@ -90,7 +110,7 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
-    loaded = create_pipeline(pipeline, device=device, engine=engine)
+    loaded = create_pipeline(pipeline, device=device, engine=engine, tiling=tiling)
     unreadable: list[UserError] = []
 
     def report(error: UserError) -> None:
