@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Bitmap, Crop, Window
@@ -156,15 +154,17 @@ def _between(placed: _Placed, tile: int, other: int, overlap: Window, agreement:
 
 
 def _merged(placed: _Placed, boxes: NDArray[np.float32], links: NDArray[np.int64]) -> Detections:
+    # Their import takes time, which predictions without tiles need not wait for.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows = len(placed.masks)
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(rows, rows))
+    instance_of = connected_components(graph, directed=False)[1]
     instances: dict[int, list[int]] = defaultdict(list)
     # From the best one on: the first of an instance gives its score and its place.
-    order = np.argsort(-placed.scores, kind="stable")
-    for row, instance in zip(
-        order.tolist(), connected_components(graph, directed=False)[1][order].tolist(), strict=True
-    ):
-        instances[instance].append(row)
+    for row in np.argsort(-placed.scores, kind="stable").tolist():
+        instances[instance_of[row]].append(row)
     groups = list(instances.values())
     best = [group[0] for group in groups]
     around = [[*boxes[group, :2].min(0), *boxes[group, 2:].max(0)] for group in groups]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from toolkit.data.coco import Annotation, Picture, Split
 from toolkit.data.masks import rle_to_crop, segmentation_to_rle
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
-from toolkit.data.tiling import Reader, near_each_other, tiles_of
+from toolkit.data.tiles import Reader, near_each_other, tiles_of
 from toolkit.data.transforms import Augmentation, boxes_of
 from toolkit.data.workers import Workers
 from toolkit.errors import UserError

@@ -91,7 +91,7 @@ def create_pipeline(
     Raises UserError for a config or a model that cannot be read.
     """
     loaded = load_pipeline_config(pipeline if config is None else config)
-    return Pipeline(loaded, device=device, engine=engine, tiling=parse_tiling(tiling, origin="create_pipeline"))
+    return Pipeline(loaded, device=device, engine=engine, tiling=parse_tiling(tiling, origin="tiling"))
 
 
 def predict_files(
