@@ -82,17 +82,17 @@ class _Placed:
         extents = _intersection(self.extents[rows], np.array(overlap))
         there = (extents[:, :2] < extents[:, 2:]).all(1)
         rows, extents = rows[there], extents[there]
-        areas = np.array([np.count_nonzero(inside(self.masks[row], overlap)) for row in rows.tolist()], np.int64)
+        areas = np.array([cv2.countNonZero(inside(self.masks[row], overlap)) for row in rows.tolist()], np.int64)
         return _Seen(rows[areas > 0], extents[areas > 0], areas[areas > 0])
 
     def shared(self, row: int, other: int, overlap: Window) -> int:
         """Pixels that the masks of two rows share inside `overlap`."""
-        x1, y1, x2, y2 = (int(side) for side in _intersection(self.extents[row], self.extents[other]))
+        one, two = self.masks[row], self.masks[other]
+        x1, y1 = map(max, one.extent[:2], two.extent[:2], overlap[:2])
+        x2, y2 = map(min, one.extent[2:], two.extent[2:], overlap[2:])
         if x1 >= x2 or y1 >= y2:
             return 0
-        left, top, right, bottom = overlap
-        part = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
-        return int(np.count_nonzero(inside(self.masks[row], part) & inside(self.masks[other], part)))
+        return cv2.countNonZero(cv2.bitwise_and(inside(one, (x1, y1, x2, y2)), inside(two, (x1, y1, x2, y2))))
 
 
 @dataclass(frozen=True)
