@@ -89,7 +89,7 @@ def test_pictures_of_all_sizes_are_seen_in_batches_of_tiles():
     ]
     tiling = Tiling(size=(64, 64))
     find = Bright()
-    found = detect_tiled(find, pictures, PREPARE, tiling, at_once=5)
+    found = list(detect_tiled(find, pictures, PREPARE, tiling, at_once=5))
     tiles = sum(len(windows_of(rgb.shape[:2], tiling)) for rgb in pictures)
     assert find.batches == [5] * (tiles // 5) + [tiles % 5] * (tiles % 5 > 0)
     for rgb, theirs in zip(pictures, found, strict=True):
@@ -105,7 +105,7 @@ def test_pictures_of_all_sizes_are_seen_in_batches_of_tiles():
 def test_without_tiles_pictures_go_as_they_are():
     pictures = [picture(200, 150, (10, 10, 140, 190)), picture(40, 50)]
     find = Bright()
-    found = detect_tiled(find, pictures, PREPARE, None, at_once=2)
+    found = list(detect_tiled(find, pictures, PREPARE, None, at_once=2))
     assert find.batches == [2]
     expected = find([PREPARE(rgb) for rgb in pictures])
     for one, other in zip(found, expected, strict=True):
@@ -118,3 +118,18 @@ def test_a_tile_is_a_part_of_the_picture():
     rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(cut(rgb, (5, 2, 25, 12)), rgb[2:12, 5:25])
     assert cut(rgb, None) is rgb
+
+
+def test_pictures_are_asked_for_when_their_tiles_are_due():
+    asked: list[int] = []
+
+    def pictures():
+        for number in range(4):
+            asked.append(number)
+            yield picture(100, 150)
+
+    found = detect_tiled(Bright(), pictures(), PREPARE, Tiling(size=(64, 64)), at_once=4)
+    for number in range(4):
+        next(found)
+        assert len(asked) <= number + 2
+    assert list(found) == []

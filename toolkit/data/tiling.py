@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -48,23 +49,26 @@ def cut(rgb: Rgb, window: Window | None) -> Rgb:
 
 
 def detect_tiled(
-    find: Find, pictures: Sequence[Rgb], preprocess: Preprocess, tiling: Tiling | None, *, at_once: int = 1
-) -> list[Detections]:
-    """The instances of each of `pictures` `[H, W, 3]`.
+    find: Find, pictures: Iterable[Rgb], preprocess: Preprocess, tiling: Tiling | None, *, at_once: int = 1
+) -> Iterator[Detections]:
+    """Yield the instances of each of `pictures` `[H, W, 3]`, which are asked for when their tiles' turn comes.
 
     Args:
         find: what a network finds in each of some prepared pictures.
         at_once: tiles, also of several pictures, that are prepared and go through the network together.
     """
-    sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
-    windows = [windows_of(size, tiling) for size in sizes]
-    tiles = ((rgb, window) for rgb, theirs in zip(pictures, windows, strict=True) for window in theirs)
-    found: list[Detections] = []
-    while some := list(islice(tiles, at_once)):
-        found += find([preprocess(cut(rgb, window)) for rgb, window in some])
-    rest = iter(found)
-    agreement = tiling.join if tiling else 1.0
-    return [
-        join(list(islice(rest, len(theirs))), theirs, size, agreement=agreement)
-        for theirs, size in zip(windows, sizes, strict=True)
-    ]
+    begun: deque[tuple[tuple[int, int], list[Window]]] = deque()
+    found: deque[Detections] = deque()
+
+    def tiles() -> Iterator[Prepared]:
+        for rgb in pictures:
+            size = (rgb.shape[0], rgb.shape[1])
+            begun.append((size, windows_of(size, tiling)))
+            yield from (preprocess(cut(rgb, window)) for window in begun[-1][1])
+
+    remaining = tiles()
+    while some := list(islice(remaining, at_once)):
+        found.extend(find(some))
+        while begun and len(found) >= len(begun[0][1]):
+            size, windows = begun.popleft()
+            yield join([found.popleft() for _ in windows], windows, size, agreement=tiling.join if tiling else 1.0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.data.tiling import detect_tiled
 from toolkit.errors import UserError
@@ -55,15 +58,17 @@ class Pipeline:
         self, pictures: Iterable[Picture], *, threshold: float | None = None, batch_size: int | None = None
     ) -> Iterator[Result]:
         """Yield a result for each of `pictures`, which are read already; see `predict`."""
-        least = self.threshold if threshold is None else threshold
+        waiting: deque[Picture] = deque()
+
+        def pixels() -> Iterator[NDArray[np.uint8]]:
+            for picture in pictures:
+                waiting.append(picture)
+                yield picture.rgb
+
+        find = partial(self.backend, threshold=self.threshold if threshold is None else threshold)
         at_once = batch_size or self.batch_size
-        find = partial(self.backend, threshold=least)
-        remaining = iter(pictures)
-        while batch := list(islice(remaining, at_once)):
-            rgbs = [picture.rgb for picture in batch]
-            found = detect_tiled(find, rgbs, self.model.preprocess, self.tiling, at_once=at_once)
-            for picture, detections in zip(batch, found, strict=True):
-                yield Result(picture, detections, self.model.labels)
+        for found in detect_tiled(find, pixels(), self.model.preprocess, self.tiling, at_once=at_once):
+            yield Result(waiting.popleft(), found, self.model.labels)
 
 
 def create_pipeline(
