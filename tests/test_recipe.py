@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolkit.bundled import recipes_dir
 from toolkit.errors import UserError
-from toolkit.recipe import Recipe, dump_recipe, load_recipe, parse_settings
+from toolkit.recipe import Recipe, Tiling, dump_recipe, load_recipe, parse_settings, parse_tiling
 from toolkit.zoo import MODELS
 
 SHIPPED = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
@@ -138,3 +138,37 @@ def test_any_recipe_survives_its_file(
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
+
+
+def test_tiles_are_none_until_a_size_is_set(recipe_file: Path, tmp_path: Path) -> None:
+    assert load_recipe(recipe_file).tiling is None
+    tiled = load_recipe(recipe_file, parse_settings(["tiling.size=[640, 512]", "tiling.overlap=0.1"]))
+    assert tiled.tiling == Tiling(size=(640, 512), overlap=0.1)
+    # A run's recipe says `tiling: null`.
+    written = tmp_path / "written.yaml"
+    written.write_text(dump_recipe(load_recipe(recipe_file)), encoding="utf-8")
+    assert load_recipe(written, {"tiling.size": [64, 64]}).tiling == Tiling(size=(64, 64))
+
+
+def test_a_block_outside_a_recipe_is_a_mapping_or_its_yaml_or_off() -> None:
+    assert parse_tiling("{size: [64, 96]}", origin="x") == parse_tiling({"size": [64, 96]}, origin="x")
+    assert parse_tiling("off", origin="x") is parse_tiling(False, origin="x") is False
+    assert parse_tiling(None, origin="x") is None
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{size: [64, 64], overlap: 0.9}", r"tiling\.overlap: Input should be less than 0\.9 \(is: 0\.9\)"),
+        ("{size: [64, 64], overlap: -0.1}", r"tiling\.overlap: Input should be greater than or equal to 0 "),
+        ("{size: [16, 64]}", r"tiling\.size\.0: Input should be greater than or equal to 32 \(is: 16\)"),
+        ("{overlap: 0.1}", r"tiling\.size: Field required"),
+        ("{size: [64, 64], overlaps: 0.1}", r"tiling\.overlaps: unknown key; did you mean overlap\?"),
+        ("64", r"tiling: .* \(is: 64\)"),
+        ("{size: [64", r"tiling: not valid YAML; say \{size: \[640, 640\]\}, or off"),
+    ],
+)
+def test_a_bad_block_is_named(block: str, message: str) -> None:
+    with pytest.raises(UserError, match="^--tiling: " + message) as error:
+        parse_tiling(block, origin="--tiling")
+    assert "\n" not in str(error.value)

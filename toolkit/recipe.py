@@ -20,6 +20,7 @@ from toolkit.zoo import find_model
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
+TileSide = Annotated[int, Field(ge=32)]
 
 
 class Section(BaseModel):
@@ -142,6 +143,25 @@ class Predict(Section):
     """Least score of an instance that predictions show."""
 
 
+class Tiling(Section):
+    """Pictures larger than a tile are seen tile by tile, in training, evaluation and prediction alike."""
+
+    size: tuple[TileSide, TileSide]
+    """Height and width of a tile, pixels of the picture. A tile is resized to the network input as a picture is."""
+    overlap: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    """What neighbouring tiles share, at the least, as a part of a tile's side. Smaller objects are whole in some tile;
+    larger ones are joined by what two tiles show of them there, so that without overlap nothing is joined."""
+    join: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """From which agreement of their masks where tiles overlap two detections are one instance; see
+    `toolkit.data.tiling.join`."""
+    least_part: Fraction = 0.1
+    """Training: objects of which a tile shows a smaller part (of the object, or of the tile where that is smaller) are
+    left out of that tile."""
+    empty: Annotated[float, Field(ge=0)] = 0.1
+    """Training: tiles without objects in an epoch, in proportion to those with objects, all of which come. Drawn anew
+    for each epoch."""
+
+
 class Recipe(Section):
     """Everything that a run depends on, besides the pictures."""
 
@@ -150,6 +170,8 @@ class Recipe(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     predict: Predict = Predict()
+    tiling: Tiling | None = None
+    """Large pictures go through the network in tiles; None: as a whole, at the size of the network input."""
     classes: list[str] = []
     """Names of the classes in label order, taken from the data when training starts."""
 
@@ -188,14 +210,33 @@ def parse_recipe(tree: Mapping[str, Any], *, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "recipe"
-        if first["type"] == "extra_forbidden":
-            known = _keys_beside(first["loc"])
-            close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            raise UserError(f"{origin}: {place}: unknown key; {hint}") from None
-        raise UserError(f"{origin}: {place}: {first['msg']} (is: {first['input']!r:.80})") from None
+        raise _explained(error, origin, ()) from None
+
+
+def parse_tiling(tree: Any, *, origin: str) -> Tiling | Literal[False] | None:
+    """Check a `tiling` block that stands outside a recipe, or its YAML; `off` is False, and None stays None.
+
+    Raises UserError.
+    """
+    try:
+        tree = yaml.safe_load(tree) if isinstance(tree, str) else tree
+        return tree if tree is None or tree is False else Tiling.model_validate(tree)
+    except yaml.YAMLError:
+        raise UserError(f"{origin}: tiling: not valid YAML; say {{size: [640, 640]}}, or off") from None
+    except ValidationError as error:
+        raise _explained(error, origin, ("tiling",)) from None
+
+
+def _explained(error: ValidationError, origin: str, above: tuple[str, ...]) -> UserError:
+    first = error.errors()[0]
+    location = (*above, *first["loc"])
+    place = ".".join(str(part) for part in location) or "recipe"
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(location)
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return UserError(f"{origin}: {place}: unknown key; {hint}")
+    return UserError(f"{origin}: {place}: {first['msg']} (is: {first['input']!r:.80})")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -251,7 +292,9 @@ def _override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
         *parents, leaf = dotted.split(".")
         node = result
         for parent in parents:
-            child = node.setdefault(parent, {})
+            if node.get(parent) is None:  # so a run's recipe writes a section that it does without
+                node[parent] = {}
+            child = node[parent]
             if not isinstance(child, dict):
                 raise UserError(f"--set {dotted}: {parent} is a value, not a section")
             node = child

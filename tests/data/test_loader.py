@@ -215,8 +215,8 @@ def test_evaluation_sees_every_picture_in_order_with_its_exact_size():
     assert [len(batch) for batch in made] == [3, 3, 3, 1]
     preprocess = Preprocess(steps_of(recipe().data), origin="test")
     seen = [row for batch in made for row in batch]
-    for (number, prepared), picture in zip(seen, split.pictures, strict=True):
-        assert number == picture.id
+    for (read, prepared), picture in zip(seen, split.pictures, strict=True):
+        assert read == picture
         assert prepared.size == (picture.height, picture.width)
         expected = preprocess(read_rgb(picture.path))
         assert prepared.scale_factor == expected.scale_factor

@@ -24,6 +24,7 @@ from toolkit.data.masks import (
     polygons_to_mask,
     rle_area,
     rle_box,
+    rle_to_crop,
     rle_to_mask,
     segmentation_to_mask,
     segmentation_to_rle,
@@ -63,6 +64,20 @@ def test_rle_of_a_crop_is_that_of_the_whole_mask(case):
     whole = full(crop, size)
     assert whole.shape == size
     assert crop_to_rle(crop, size) == mask_to_rle(whole)
+
+
+@given(bitmaps, st.data())
+def test_the_part_of_a_code_inside_a_window_is_that_of_the_bitmap(mask, data):
+    height, width = mask.shape
+    x1, x2 = sorted(data.draw(st.tuples(st.integers(0, width), st.integers(0, width))))
+    y1, y2 = sorted(data.draw(st.tuples(st.integers(0, height), st.integers(0, height))))
+    part = np.zeros_like(mask)
+    part[y1:y2, x1:x2] = mask[y1:y2, x1:x2] != 0
+    crop = rle_to_crop(mask_to_rle(mask), (x1, y1, x2, y2))
+    np.testing.assert_array_equal(full(crop, mask.shape), part)
+    left, top, right, bottom = crop.extent
+    assert not crop.mask.size or (x1 <= left <= right <= x2 and y1 <= top <= bottom <= y2)
+    np.testing.assert_array_equal(full(rle_to_crop(mask_to_rle(mask)), mask.shape), mask != 0)
 
 
 @given(bitmaps, st.data())

@@ -103,6 +103,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, name: str, threshold: floa
         ({"treshold": 0.5}, r"SubModules.InstanceSegmentation.treshold: unknown key; did you mean threshold\?"),
         ({"threshold": 1.5}, r"InstanceSegmentation.threshold: .*less than or equal to 1 \(is: 1.5\)"),
         ({"batch_size": 0}, r"batch_size: .*greater than 0"),
+        ({"tiling": {"size": [64]}}, r"SubModules.InstanceSegmentation: tiling.size.1: Field required"),
         ({"model_name": "Mask-RT-DTER-S"}, r"model_name: Mask-RT-DTER-S is unknown; did you mean Mask-RT-DETR-S\?"),
         ({"model_dir": "/nowhere"}, r"model_dir /nowhere: no such folder; `seg-tune export` makes one"),
     ],

@@ -302,3 +302,28 @@ def test_importing_the_pipeline_imports_no_paddle() -> None:
     modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime, toolkit.pipeline.backends.openvino"
     code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def tiles_seen(pipeline: predictor.Pipeline, *pictures: np.ndarray) -> list[int]:
+    list(pipeline.predict(list(pictures), batch_size=4))
+    seen: list[int] = pipeline.backend.batches  # type: ignore[attr-defined]
+    return seen
+
+
+def test_tiles_are_those_of_the_call_then_of_the_config_then_of_the_model(folder: Path) -> None:
+    large, small = np.zeros((100, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
+    assert tiles_seen(create_pipeline(folder), large, small) == [2]
+    describe(folder, tiling={"size": [64, 64]})
+    assert tiles_seen(create_pipeline(folder), large, small, large) == [4, 1]
+    assert tiles_seen(create_pipeline(folder, tiling=False), large, small) == [2]
+    other = {"size": [32, 64], "overlap": 0}
+    assert tiles_seen(create_pipeline(config=config(folder, tiling=other)), large) == [4]
+    assert tiles_seen(create_pipeline(config=config(folder, tiling=False)), large) == [1]
+    assert tiles_seen(create_pipeline(config=config(folder, tiling=False), tiling=other), large) == [4]
+    assert tiles_seen(create_pipeline(config=config(folder, tiling=other), tiling=False), large) == [1]
+
+
+def test_a_bad_block_of_the_model_is_named(folder: Path) -> None:
+    describe(folder, tiling={"size": [64, 64], "overlap": 1})
+    with pytest.raises(UserError, match=r"inference\.yml: tiling\.overlap: Input should be less than 0\.9 \(is: 1\)"):
+        create_pipeline(folder)

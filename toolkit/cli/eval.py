@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.predict import Tiles
+
 
 def evaluate(
     run: Annotated[Path | None, typer.Option(help="Run whose best model is measured; the newest by default.")] = None,
@@ -16,10 +18,18 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures a step.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu:0, npu:0, xpu:0 or mlu:0.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="Where evaluate_result.json goes; the run by default.")] = None,
+    tiling: Tiles = None,
 ) -> None:
     """Measure mask and box AP, over all and by class."""
     from toolkit.evaluate.run import evaluate_trained
 
     evaluate_trained(
-        run=run, weights=weights, model=model, data=data, batch_size=batch_size, device=device, output=output
+        run=run,
+        weights=weights,
+        model=model,
+        data=data,
+        batch_size=batch_size,
+        device=device,
+        output=output,
+        tiling=tiling,
     )

@@ -6,6 +6,11 @@ from typing import Annotated
 
 import typer
 
+Tiles = Annotated[
+    str | None,
+    typer.Option(help="Tiles of large pictures, as '{size: [640, 640]}', or off; else as the model was trained."),
+]
+
 
 def predict(
     input: Annotated[str, typer.Option(help="Picture, folder of pictures, or URL of a picture.")],
@@ -35,6 +40,7 @@ def predict(
         str | None,
         typer.Option("--hpi-config", "--hpi_config", help="Which one: '{backend: openvino}', as in PaddleX."),
     ] = None,
+    tiling: Tiles = None,
 ) -> None:
     """Find the instances in pictures, with their masks."""
     from toolkit.pipeline.predictor import predict_files
@@ -48,4 +54,5 @@ def predict(
         engine=engine,
         use_hpip=use_hpip,
         hpi_config=hpi_config,
+        tiling=tiling,
     )

@@ -27,6 +27,7 @@ from toolkit.data.layouts import Source, find_sources
 from toolkit.data.masks import (
     Box,
     Segmentation,
+    Window,
     mask_to_rle,
     parse_rle,
     rle_area,
@@ -66,6 +67,8 @@ class Picture:
     width: int
     annotations: list[Annotation]
     extra: Extra = field(default_factory=lambda: _NO_EXTRA)
+    window: Window | None = None
+    """The part of it that this is about; None: all of it. Annotations and size are those of the whole picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ def draw_detections(rgb: NDArray[np.uint8], found: Detections, classes: Sequence
     """Return a copy of `rgb` `[H, W, 3]` with all that was found drawn on it; `classes` are names in label order."""
     return draw_instances(
         rgb,
-        boxes=[(m.x, m.y, m.x + m.mask.shape[1], m.y + m.mask.shape[0]) for m in found.masks],
-        masks=[m.mask for m in found.masks],
+        boxes=[mask.extent for mask in found.masks],
+        masks=[mask.mask for mask in found.masks],
         labels=[classes[label] for label in found.labels],
         scores=found.scores.tolist(),
         classes=found.labels.tolist(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -91,13 +91,13 @@ def _with_recipe(split: Split, recipe: Recipe, name: str, seed: int) -> Iterator
 
 def _annotated(picture: Picture, classes: Sequence[str], prefix: str = "") -> Rgb:
     size = (picture.height, picture.width)
-    masks = [segmentation_to_mask(a.segmentation, size) for a in picture.annotations]
+    masks = (segmentation_to_mask(a.segmentation, size) for a in picture.annotations)  # one by one: some are large
     texts = [classes[a.category] + " (crowd)" * a.iscrowd for a in picture.annotations]
     title = f"{prefix}{picture.file_name}, {picture.width} x {picture.height}"
     return _drawn(read_rgb(picture.path), masks, [a.category for a in picture.annotations], texts, title)
 
 
-def _drawn(rgb: Rgb, masks: Sequence[Rgb], categories: Sequence[int], texts: Sequence[str], title: str) -> Rgb:
+def _drawn(rgb: Rgb, masks: Iterable[Rgb], categories: Sequence[int], texts: Sequence[str], title: str) -> Rgb:
     """The picture at a height at which labels can be read, under its title."""
     width = max(1, round(rgb.shape[1] * HEIGHT / rgb.shape[0]))
     shrinks = rgb.shape[0] > HEIGHT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.data.coco import Picture, Split
-from toolkit.data.images import read_rgb
-from toolkit.data.masks import segmentation_to_mask
+from toolkit.data.coco import Annotation, Picture, Split
+from toolkit.data.masks import rle_to_crop, segmentation_to_rle
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
+from toolkit.data.tiles import Reader, near_each_other, tiles_of
 from toolkit.data.transforms import Augmentation, boxes_of
 from toolkit.data.workers import Workers
 from toolkit.errors import UserError
-from toolkit.recipe import Data, Recipe
+from toolkit.recipe import Data, Recipe, Tiling
 
 Batch = dict[str, Any]
-EvalBatch = list[tuple[int, Prepared]]
-"""Ids of pictures, and the pictures."""
+EvalBatch = list[tuple[Picture, Prepared]]
+"""Pictures or tiles of them, and what goes into the network."""
 Say = Callable[[str], None]
 
 LEAST_PIXELS = 4
@@ -48,6 +48,8 @@ class TrainBatches:
     `gt_class` int64 `[n]`, `gt_bbox` float32 `[n, 4]`, `gt_mask` uint8 `[n, h, w]` and `image_ids`. Crowd regions are
     left out.
 
+    With `tiling` in the recipe a picture here is a tile; an epoch has all tiles with objects, and some others.
+
     The last batch of an epoch is left out if it is not full, unless it is the only one.
 
     Args:
@@ -61,19 +63,23 @@ class TrainBatches:
     def __init__(self, split: Split, recipe: Recipe, *, say: Say | None = None, rank: int = 0, ranks: int = 1) -> None:
         self._data, self._seed, self._batch_size = recipe.data, recipe.train.seed, recipe.train.batch_size
         self._accumulate, self._rank, self._ranks = recipe.train.accumulate, rank, ranks
-        self._pictures = split.pictures
+        self._tiling = recipe.tiling
+        self._pictures = tiles_of(split.pictures, recipe.tiling) if recipe.tiling else split.pictures
+        self._always, self._others, count = _shares(self._pictures, recipe.tiling)
+        self.pictures = len(self._always) + count
+        """Pictures, or tiles, of an epoch."""
         self._say, self._unreadable = say or _print, set[str]()
         parts = self._accumulate * ranks
-        if self._batch_size % parts or len(self._pictures) < parts:
+        if self._batch_size % parts or self.pictures < parts:
             raise UserError(
-                f"train.batch_size {self._batch_size}: {len(self._pictures)} pictures cannot be trained on in batches "
+                f"train.batch_size {self._batch_size}: {self.pictures} pictures cannot be trained on in batches "
                 f"of {parts} equal parts (train.accumulate {self._accumulate}, {ranks} devices)"
             )
         self._make = _BatchMaker(recipe.data)
         self._workers = Workers(self._make, recipe.data.workers, say=self._say)
 
     def __len__(self) -> int:
-        return max(1, len(self._pictures) // self._batch_size)
+        return max(1, self.pictures // self._batch_size)
 
     def epoch(self, number: int, *, skip: int = 0) -> Iterator[list[Batch]]:
         """The batches of an epoch, counted from 0, but for the first `skip`, each in `accumulate` parts.
@@ -112,20 +118,30 @@ class TrainBatches:
         side = min(self._sides, key=lambda side: abs(side**2 - mean))
         return self._whole(replace(plan, size=self._size(side))), mean / side**2
 
-    def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As many rows as there are pictures, by weights (Gupta et al. 2019, arXiv:1908.03195, without a threshold)."""
-        classes = [{a.category for a in picture.annotations if not a.iscrowd} for picture in self._pictures]
+    def _rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """What an epoch is of, in its order."""
+        chosen = self._always
+        if count := self.pictures - len(chosen):
+            chosen = np.concatenate([chosen, rng.choice(self._others, count, replace=False)])
+        order = chosen[rng.permutation(len(chosen))]
+        if self._data.class_balanced:
+            order = rng.permutation(self._drawn(chosen, rng))
+        return near_each_other(self._pictures, order, rng) if self._tiling else order
+
+    def _drawn(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """As many of `rows`, by weights (Gupta et al. 2019, arXiv:1908.03195, without a threshold)."""
+        classes = [{a.category for a in self._pictures[row].annotations if not a.iscrowd} for row in rows]
         counts = Counter(category for found in classes for category in found)
         weights = [max((counts[c] ** -0.5 for c in found), default=0.0) for found in classes]
         common = max(counts.values(), default=1) ** -0.5
         shares = np.cumsum([weight or common for weight in weights])
         # At equal distances from a random start: each picture comes its share of times, rounded up or down.
         places = (np.arange(len(shares)) + rng.random()) / len(shares) * shares[-1]
-        return np.searchsorted(shares, places, side="right").clip(max=len(shares) - 1)
+        return rows[np.searchsorted(shares, places, side="right").clip(max=len(shares) - 1)]
 
     @property
     def _part_size(self) -> int:
-        return min(self._batch_size, len(self._pictures)) // (self._accumulate * self._ranks)
+        return min(self._batch_size, self.pictures) // (self._accumulate * self._ranks)
 
     @property
     def _sides(self) -> list[int]:
@@ -149,10 +165,8 @@ class TrainBatches:
 
     def _plans(self, epoch: int) -> list[Plan]:
         rng = np.random.default_rng([self._seed, epoch])
-        order = rng.permutation(len(self._pictures))
-        if self._data.class_balanced:
-            order = rng.permutation(self._drawn(rng))
-        seeds = rng.integers(0, 2**31, len(self._pictures))
+        order = self._rows(rng)
+        seeds = rng.integers(0, 2**31, len(order))
         plans = []
         for i in range(len(self)):
             part = slice(i * self._batch_size, (i + 1) * self._batch_size)
@@ -166,11 +180,13 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """The pictures of a split in order."""
+    """The pictures of a split in order, or their tiles."""
 
     def __init__(self, split: Split, recipe: Recipe) -> None:
         size = recipe.evaluate.batch_size
-        self._groups = [split.pictures[i : i + size] for i in range(0, len(split.pictures), size)]
+        pictures = tiles_of(split.pictures, recipe.tiling, annotated=False) if recipe.tiling else split.pictures
+        self._groups = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        self._read = Reader()
         self._preprocess = Preprocess(steps_of(recipe.data), origin="recipe")
         self._threads = max(1, recipe.data.workers)
 
@@ -189,7 +205,7 @@ class EvalBatches:
                 yield waiting.popleft().result()
 
     def _make(self, pictures: list[Picture]) -> EvalBatch:
-        return [(picture.id, self._preprocess(read_rgb(picture.path))) for picture in pictures]
+        return [(picture, self._preprocess(self._read(picture))) for picture in pictures]
 
 
 def eval_batches(split: Split, recipe: Recipe) -> EvalBatches:
@@ -206,6 +222,7 @@ class _BatchMaker:
     def __init__(self, data: Data) -> None:
         self._data = data
         self._augment = Augmentation(data.train_transforms)
+        self._read = Reader()
 
     def __call__(self, plan: Plan) -> Batch:
         preprocess = Preprocess(steps_of(self._data, size=plan.size), origin="recipe")
@@ -213,16 +230,14 @@ class _BatchMaker:
         ready = []
         for picture, seed in zip(plan.pictures, plan.seeds, strict=True):
             try:
-                rgb = read_rgb(picture.path)
+                rgb = self._read(picture)
             except UserError as error:
                 batch["unreadable"].append(str(error))
                 if len(batch["unreadable"]) == len(plan.pictures):
                     raise
                 continue
             kept = [annotation for annotation in picture.annotations if not annotation.iscrowd]
-            shape = (picture.height, picture.width)
-            masks = [segmentation_to_mask(annotation.segmentation, shape) for annotation in kept]
-            stack = np.stack(masks) if masks else np.zeros((0, *shape), np.uint8)
+            stack = _masks_of(picture, kept)
             if plan.augmented:
                 rgb, stack = self._augment(rgb, stack, seed=seed)
             prepared = preprocess(rgb)
@@ -241,6 +256,27 @@ class _BatchMaker:
             "scale_factor": np.array([prepared.scale_factor for prepared in ready], np.float32),
             **batch,
         }
+
+
+def _shares(pictures: Sequence[Picture], tiling: Tiling | None) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Which pictures every epoch has, of which others it draws, and how many."""
+    if tiling is None:
+        return np.arange(len(pictures)), np.arange(0), 0
+    shows = np.array([any(not a.iscrowd for a in picture.annotations) for picture in pictures], np.bool_)
+    always, others = np.flatnonzero(shows), np.flatnonzero(~shows)
+    return always, others, min(len(others), round(tiling.empty * len(always)))
+
+
+def _masks_of(picture: Picture, annotations: Sequence[Annotation]) -> NDArray[np.uint8]:
+    """`[n, h, w]`, of the size of the picture or of its window."""
+    window = picture.window or (0, 0, picture.width, picture.height)
+    x, y = window[:2]
+    stack = np.zeros((len(annotations), window[3] - y, window[2] - x), np.uint8)
+    for mask, annotation in zip(stack, annotations, strict=True):
+        crop = rle_to_crop(segmentation_to_rle(annotation.segmentation, (picture.height, picture.width)), window)
+        height, width = crop.mask.shape
+        mask[crop.y - y : crop.y - y + height, crop.x - x : crop.x - x + width] = crop.mask
+    return stack
 
 
 def _resize_masks(masks: NDArray[np.uint8], size: tuple[int, int], padded: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -26,6 +26,8 @@ Rle = dict[str, Any]
 Segmentation = list[Polygon] | Rle
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels."""
+Window = tuple[int, int, int, int]
+"""A part of a picture: x1, y1, x2, y2 in whole pixels, the last ones not included."""
 
 BLOCK = 16384
 """Pixels that `paste` works on at once."""
@@ -52,6 +54,12 @@ class Crop:
     x: int
     """Column and row of its first pixel in the picture."""
     y: int
+
+    @property
+    def extent(self) -> Window:
+        """What it covers of the picture."""
+        height, width = self.mask.shape
+        return self.x, self.y, self.x + width, self.y + height
 
 
 # Reading what others wrote
@@ -283,13 +291,23 @@ def rle_to_polygons(rle: Rle) -> list[Polygon] | None:
     return polygons if same else None
 
 
-def rle_to_crop(rle: Rle) -> Crop:
-    """The mask inside its box.
+def rle_to_crop(rle: Rle, window: Window | None = None) -> Crop:
+    """The mask inside its box, and inside `window`; columns beside them are not decoded.
 
     Raises MaskError.
     """
-    x1, y1, x2, y2 = map(int, rle_box(rle))
-    return Crop(rle_to_mask(rle)[y1:y2, x1:x2], x1, y1)
+    height, width = rle["size"]
+    runs = _runs_of(rle, rle["size"])
+    boxes = [_box_of_runs(runs, height), window or (0, 0, width, height)]
+    x1, y1 = (int(max(box[side] for box in boxes)) for side in (0, 1))
+    x2, y2 = (int(min(box[side] for box in boxes)) for side in (2, 3))
+    if x1 >= x2 or y1 >= y2:
+        return Crop(np.zeros((0, 0), np.uint8), 0, 0)
+    part = np.diff(np.cumsum(runs).clip(x1 * height, x2 * height), prepend=x1 * height)
+    bits = np.zeros(len(part), np.uint8)
+    bits[1::2] = 1
+    columns = np.repeat(bits, part).reshape(x2 - x1, height)
+    return Crop(np.ascontiguousarray(columns[:, y1:y2].T), x1, y1)
 
 
 def id_map_to_rles(ids: NDArray[np.integer]) -> dict[int, Rle]:

@@ -18,6 +18,7 @@ from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics
 from toolkit.evaluate.ap import evaluate as measure
 from toolkit.evaluate.detect import detect
+from toolkit.recipe import parse_tiling
 from toolkit.weights.trained import load_trained
 
 
@@ -30,8 +31,11 @@ def evaluate_trained(
     batch_size: int | None = None,
     device: str = "auto",
     output: Path | None = None,
+    tiling: str | None = None,
 ) -> Metrics:
     """Measure a run's best model, or a weights file, on the validation pictures of its dataset or of `data`.
+
+    `tiling` (YAML of the block, or `off`) stands in for that of the recipe.
 
     Writes `evaluate_result.json` into `output` (by default into the run's folder, or beside the weights).
 
@@ -43,6 +47,8 @@ def evaluate_trained(
     recipe = trained.recipe
     if batch_size:
         recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"batch_size": batch_size})})
+    if (said := parse_tiling(tiling, origin="eval")) is not None:
+        recipe = recipe.model_copy(update={"tiling": said or None})
     dataset = elsewhere or dataset_of(recipe.data)
     if list(dataset.val.classes) != recipe.classes:
         raise UserError(
@@ -54,7 +60,8 @@ def evaluate_trained(
         eval_batches(dataset.val, recipe), description="evaluating", console=Console(stderr=True), transient=True
     )
     limit = recipe.evaluate.max_detections
-    metrics = measure(detect(trained.model, batches, limit=limit), dataset.val, max_detections=limit)
+    found = detect(trained.model, batches, limit=limit, tiling=recipe.tiling)
+    metrics = measure(found, dataset.val, max_detections=limit)
     seconds = time.perf_counter() - start
 
     folder = output or (trained.weights.parents[1] if trained.weights.parent.name == "best_model" else Path())

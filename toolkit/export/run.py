@@ -16,6 +16,7 @@ from rich.console import Console
 
 from toolkit.data.coco import Annotation, Picture, Split, dataset_of, find_dataset
 from toolkit.data.images import read_rgb
+from toolkit.data.tiling import cut, windows_of
 from toolkit.device import set_device
 from toolkit.errors import UserError
 from toolkit.export.card import write_card
@@ -90,10 +91,13 @@ def export_trained(
         trained.model,
         recipe=trained.recipe,
         out=folder,
-        pictures=[read_rgb(picture.path) for picture in chosen] or _generated(),
-        annotations=[picture.annotations for picture in chosen] or None,
+        pictures=[_read(picture, trained.recipe) for picture in chosen] or _generated(),
+        # Those of tiles would have to be cut.
+        annotations=None if trained.recipe.tiling else [picture.annotations for picture in chosen] or None,
         source="validation" if chosen else "generated, since the dataset is not at hand",
-        calibration=(read_rgb(picture.path) for picture in _spaced(split, CALIBRATION)) if int8 and split else None,
+        calibration=(_read(picture, trained.recipe) for picture in _spaced(split, CALIBRATION))
+        if int8 and split
+        else None,
         run=_run_of(trained),
     )
     if missing:
@@ -190,6 +194,13 @@ def _spaced(split: Split, count: int) -> list[Picture]:
     """At most `count` pictures of the split, evenly spaced."""
     total = len(split.pictures)
     return [split.pictures[i] for i in sorted({i * total // count for i in range(count)})]
+
+
+def _read(picture: Picture, recipe: Recipe) -> NDArray[np.uint8]:
+    """What the network sees at once of a picture: all of it, or a tile from its middle."""
+    rgb = read_rgb(picture.path)
+    windows = windows_of((picture.height, picture.width), recipe.tiling)
+    return cut(rgb, windows[len(windows) // 2])
 
 
 def _generated() -> list[NDArray[np.uint8]]:

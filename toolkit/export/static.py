@@ -136,7 +136,7 @@ def trace(layer: nn.Layer, spec: Sequence[InputSpec], path: Path) -> None:
 
 
 def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_clip: bool) -> None:
-    """Write `inference.yml`. `FastGraph` is for `inference.onnx`; PaddleX does not look at it."""
+    """Write `inference.yml`. `FastGraph` is for `inference.onnx`; PaddleX looks neither at it nor at `tiling`."""
     description: dict[str, Any] = {
         "Global": {"model_name": recipe.model.name},
         "mode": "paddle",
@@ -146,4 +146,6 @@ def write_description(folder: Path, *, recipe: Recipe, mask_frame: str, mask_cli
         "label_list": list(recipe.classes),
         "FastGraph": {"mask_frame": mask_frame, "mask_clip": mask_clip},
     }
+    if recipe.tiling:
+        description["tiling"] = recipe.tiling.model_dump(mode="json")
     (folder / "inference.yml").write_text(dump_yaml(description), encoding="utf-8")

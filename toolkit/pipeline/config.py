@@ -24,7 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.errors import UserError
-from toolkit.recipe import dump_yaml
+from toolkit.recipe import Tiling, dump_yaml, parse_tiling
 from toolkit.zoo import MODELS
 
 NAME = "instance_segmentation"
@@ -44,6 +44,8 @@ class PipelineConfig:
     device: str | None = None
     use_hpip: bool = False
     hpi_config: HpiConfig | None = None
+    tiling: Tiling | Literal[False] | None = None
+    """Tiles of large pictures; False (`off`): none; None leaves it to the exported model."""
 
 
 class _Section(BaseModel):
@@ -119,6 +121,7 @@ class _Module(_Section):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     use_hpip: bool | None = None
     hpi_config: HpiConfig | None = None
+    tiling: Any = None
     # PaddleX's own switches: accepted, since its files may hold them, and without effect here.
     engine: Any = None
     engine_config: Any = None
@@ -149,6 +152,7 @@ class _Pipeline(_Section):
     device: str | None = None
     batch_size: Annotated[int, Field(gt=0)] = 1
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    tiling: Any = None
 
 
 class _Older(_Section):
@@ -224,6 +228,7 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
             model_dir=_official(section.model, origin=origin) if known else _folder(section.model, folder, origin),
             batch_size=section.batch_size,
             threshold=section.threshold,
+            tiling=parse_tiling(section.tiling, origin=f"{origin}: Pipeline"),
             device=section.device,
         )
     assert isinstance(config, _Current)
@@ -239,6 +244,7 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
         else _official(module.model_name, origin=origin),
         batch_size=module.batch_size,
         threshold=module.threshold,
+        tiling=parse_tiling(module.tiling, origin=f"{origin}: SubModules.InstanceSegmentation"),
         device=config.device,
         use_hpip=bool(config.use_hpip if module.use_hpip is None else module.use_hpip),
         hpi_config=module.hpi_config or config.hpi_config,

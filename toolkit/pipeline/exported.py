@@ -11,6 +11,7 @@ import yaml
 
 from toolkit.data.preprocess import Preprocess
 from toolkit.errors import UserError
+from toolkit.recipe import Tiling, parse_tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class Exported:
     """What the mask logits of the fast graph cover: the network input ("image") or the box ("box")."""
     mask_clip: bool
     """Whether masks end at their box."""
+    tiling: Tiling | None = None
+    """By which tiles it sees large pictures."""
 
     @property
     def onnx(self) -> Path | None:
@@ -78,6 +81,7 @@ def read_exported(folder: Path, *, model_name: str | None = None) -> Exported:
         preprocess=Preprocess(_typed(tree, "Preprocess", list, file), origin=str(file)),
         mask_frame=str(fast_graph.get("mask_frame", "image")),
         mask_clip=bool(fast_graph.get("mask_clip", False)),
+        tiling=parse_tiling(tree.get("tiling"), origin=str(file)) or None,
     )
 
 

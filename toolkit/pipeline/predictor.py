@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit import cores
-from toolkit.data.detections import Detections
+from toolkit.data.preprocess import Prepared
+from toolkit.data.tiling import detect_tiled
 from toolkit.devices import split_devices
 from toolkit.errors import UserError
 from toolkit.pipeline.backends import Backend, load_backend
@@ -24,6 +25,7 @@ from toolkit.pipeline.inputs import Picture, Source, list_inputs
 from toolkit.pipeline.ordered import ordered
 from toolkit.pipeline.result import Result
 from toolkit.pipeline.sessions import Sessions, load_sessions, share_of_cores
+from toolkit.recipe import Tiling, parse_tiling
 from toolkit.stages import stage
 
 READERS = 2
@@ -43,6 +45,7 @@ class Pipeline:
         engine: str | None = None,
         use_hpip: bool | None = None,
         hpi_config: HpiConfig | None = None,
+        tiling: Tiling | Literal[False] | None = None,
     ) -> None:
         self.model = read_exported(config.model_dir, model_name=config.model_name)
         self._devices = split_devices(device or config.device or "cpu")
@@ -56,6 +59,8 @@ class Pipeline:
         )
         self.batch_size = config.batch_size
         self.threshold = self.model.threshold if config.threshold is None else config.threshold
+        said = config.tiling if tiling is None else tiling
+        self.tiling = self.model.tiling if said is None else said or None
 
     def predict(self, input: Any, threshold: float | None = None, *, batch_size: int | None = None) -> Iterator[Result]:
         """Yield a result for each picture of `input`; see `toolkit.pipeline.inputs.list_inputs` for what that may be.
@@ -65,7 +70,7 @@ class Pipeline:
 
         Args:
             threshold: least score of an instance; by default the config's, else the exported model's.
-            batch_size: pictures that go through the model together; by default the config's.
+            batch_size: pictures, or tiles of one, that go through the model together; by default the config's.
 
         Raises UserError for an input that cannot be read, in its place.
         """
@@ -80,36 +85,39 @@ class Pipeline:
         self, sources: Iterable[Source], *, threshold: float | None = None, batch_size: int | None = None
     ) -> Iterator[Result | UserError]:
         """Yield, for each of `sources` and in their order, its result, or why it cannot be read; see `predict`."""
-        least = self.threshold if threshold is None else threshold
-        batches = _in_batches(sources, batch_size or self.batch_size)
+        size = batch_size or self.batch_size
+        work = partial(self._outcomes, threshold=self.threshold if threshold is None else threshold, at_once=size)
+        batches = _in_batches(sources, size)
         # The first ones by themselves: a single picture then has all cores and waits for nothing else to be loaded.
         for first in islice(batches, 1):
-            yield from self._outcomes(first, self.backend, least)
+            yield from work(first, network=self.backend)
         for second in islice(batches, 1):
             sessions = self._sessions
-            work = partial(self._outcomes, network=sessions, threshold=least)
-            for outcomes in ordered(work, chain([second], batches), threads=sessions.count + READERS):
+            batches = chain([second], batches)
+            for outcomes in ordered(partial(work, network=sessions), batches, threads=sessions.count + READERS):
                 yield from outcomes
 
     @cached_property
     def _sessions(self) -> Sessions:
         return load_sessions(self.model, self.backend, devices=self._devices)
 
-    def _outcomes(self, batch: Sequence[Source], network: Network, threshold: float) -> list[Result | UserError]:
+    def _outcomes(
+        self, batch: Sequence[Source], *, network: Network, threshold: float, at_once: int
+    ) -> list[Result | UserError]:
         pictures = [_read(source) for source in batch]
         readable = [picture for picture in pictures if isinstance(picture, Picture)]
-        found = iter(self._detect([picture.rgb for picture in readable], network, threshold))
+        find = partial(network, threshold=threshold)
+        pixels = [picture.rgb for picture in readable]
+        found = iter(list(detect_tiled(find, pixels, self._prepare, self.tiling, at_once=at_once)))
         with stage("masks"):
             return [
                 picture if isinstance(picture, UserError) else Result(picture, next(found), self.model.labels)
                 for picture in pictures
             ]
 
-    def _detect(self, pictures: Sequence[NDArray[np.uint8]], network: Network, threshold: float) -> list[Detections]:
-        """The instances of each of `pictures`, uint8 `[H, W, 3]`, RGB."""
+    def _prepare(self, rgb: NDArray[np.uint8]) -> Prepared:
         with stage("prepare"):
-            prepared = [self.model.preprocess(rgb) for rgb in pictures]
-        return network(prepared, threshold=threshold)
+            return self.model.preprocess(rgb)
 
 
 def _in_batches(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
@@ -134,6 +142,7 @@ def create_pipeline(
     hpi_config: Mapping[str, Any] | str | None = None,
     *,
     engine: str | None = None,
+    tiling: Mapping[str, Any] | Tiling | str | Literal[False] | None = None,
 ) -> Pipeline:
     """Load a pipeline; the arguments are PaddleX's.
 
@@ -148,6 +157,8 @@ def create_pipeline(
         hpi_config: which of them, `{"backend": "openvino", "backend_config": {"precision": "bf16"}}`, as a mapping or
             as text; wins over the config.
         engine: one of `toolkit.pipeline.backends.ENGINES`; `auto` or None: the fastest exact one.
+        tiling: tiles that large pictures are seen in, as a recipe has them (`{"size": [640, 640]}`, or that as YAML);
+            False: none. None: the config's, else those that the model was trained with.
 
     Raises UserError for a config or a model that cannot be read.
     """
@@ -157,6 +168,7 @@ def create_pipeline(
         engine=engine,
         use_hpip=use_hpip,
         hpi_config=None if hpi_config is None else read_hpi_config(hpi_config),
+        tiling=parse_tiling(tiling, origin="tiling"),
     )
 
 
@@ -170,6 +182,7 @@ def predict_files(
     engine: str | None = None,
     use_hpip: bool | None = None,
     hpi_config: Mapping[str, Any] | str | None = None,
+    tiling: str | None = None,
 ) -> int:
     """Predict on a picture, a folder or a URL; print a line for each picture, and save picture and JSON.
 
@@ -177,7 +190,9 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
-    loaded = create_pipeline(pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine)
+    loaded = create_pipeline(
+        pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiling
+    )
     source = Path(input)
     used: set[str] = set()
 

@@ -33,7 +33,7 @@ def fitting_batch_size(recipe: Recipe, dataset: Dataset) -> int:
         trial = with_batch_size(recipe, pictures * devices * recipe.train.accumulate)
         batches = TrainBatches(dataset.train, trial, rank=distributed.rank(), ranks=devices)
         needs.append(rehearse(model, trial, dataset, batches, None).memory)
-    most = fitting(needs[0], needs[1], room=int(SHARE * room), pictures=len(dataset.train.pictures) // devices)
+    most = fitting(needs[0], needs[1], room=int(SHARE * room), pictures=batches.pictures // devices)
     return min(distributed.gather(most)) * devices
 
 

@@ -102,7 +102,7 @@ def fit(
             state.save(run.checkpoint)
 
     try:
-        for line in _announcement(recipe, dataset, model, steps):
+        for line in _announcement(recipe, dataset, model, batches):
             log.say(line)
         if report:
             log.say(report.describe())
@@ -204,19 +204,24 @@ def fit(
     return run, result
 
 
-def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, steps: int) -> list[str]:
-    settings = recipe.train
+def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, batches: TrainBatches) -> list[str]:
+    settings, steps = recipe.train, len(batches)
     trained = sum(p.size for p in model.parameters() if not p.stop_gradient)
     total = sum(p.size for p in model.parameters())
     lr = f"learning rate {scaled_lr(settings):.3g}"
     if settings.batch_size != settings.lr_batch_size:
         lr += f" ({settings.lr:.3g} at batch {settings.lr_batch_size}, scaled to batch {settings.batch_size})"
+    tiles = []
+    if recipe.tiling:
+        height, width = recipe.tiling.size
+        tiles.append(f"in tiles of {width} x {height} pixels, {batches.pictures} an epoch")
     warmup = warmup_steps(settings.schedule, epochs=settings.epochs, steps_per_epoch=steps)
     return [
         *dataset.train.notes,
         *dataset.val.notes,
         f"{len(dataset.train.pictures)} pictures to train on, {len(dataset.val.pictures)} to evaluate on, "
         f"{len(dataset.train.classes)} classes",
+        *tiles,
         f"{recipe.model.name}: {total / 1e6:.1f} M parameters, {trained / 1e6:.1f} M of them trained",
         f"{settings.epochs} epochs of {steps} steps, {lr}, warm-up {warmup} steps",
     ]
@@ -228,7 +233,9 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
     shown = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
     part = replace(dataset.val, pictures=dataset.val.pictures[distributed.rank() :: distributed.count()])
     evaluator = Evaluator(dataset.val, max_detections=settings.max_detections)
-    for picture_id, found in detect(model, eval_batches(part, recipe), limit=settings.max_detections):
+    for picture_id, found in detect(
+        model, eval_batches(part, recipe), limit=settings.max_detections, tiling=recipe.tiling
+    ):
         if distributed.count() == 1:  # or else some would stop and others wait for them
             stop.check(in_time=True)
         evaluator.add(picture_id, found)

@@ -51,7 +51,9 @@ class Guard:
             for row, picture_id in enumerate(batch["image_ids"]):
                 name = self._files.get(picture_id, str(picture_id))
                 names.append(name)
-                pictures.save(folder / f"{picture_id}.png", pictures.network_input(batch, row, self._recipe))
+                # Tiles of one picture share its id.
+                file = f"{picture_id}-{distributed.rank()}-{len(names)}.png"
+                pictures.save(folder / file, pictures.network_input(batch, row, self._recipe))
         names = [name for theirs in distributed.gather(names) for name in theirs]
         parts = [name for name in wrong if name != "loss"] or wrong
         line = f"step {step + 1} skipped: {', '.join(parts)} not finite; its pictures: {', '.join(names)}; see {folder}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,19 +14,34 @@ from toolkit.data.coco import Picture
 from toolkit.data.detections import Detections
 from toolkit.data.draw import draw_detections, draw_instances
 from toolkit.data.images import read_rgb
-from toolkit.data.masks import segmentation_to_mask
+from toolkit.data.masks import rle_to_crop, segmentation_to_rle
 from toolkit.data.transforms import boxes_of
 from toolkit.recipe import Recipe
 
 Rgb = NDArray[np.uint8]
 
+LONGEST = 2000
+"""Pixels on the longer side of a picture that is shown."""
+
 
 def truth_beside_found(picture: Picture, found: Detections, classes: tuple[str, ...]) -> Rgb:
-    """The picture with its annotations, to the left of the picture with what was found."""
+    """The picture with its annotations, to the left of the picture with what was found; large ones made smaller."""
     rgb = read_rgb(picture.path)
-    masks = [segmentation_to_mask(a.segmentation, (picture.height, picture.width)) for a in picture.annotations]
-    truth = _drawn(rgb, masks, [annotation.category for annotation in picture.annotations], classes)
-    return np.concatenate([truth, draw_detections(rgb, found, classes)], axis=1)
+    size = (picture.height, picture.width)
+    labels = np.array([annotation.category for annotation in picture.annotations], np.int64)
+    crops = [rle_to_crop(segmentation_to_rle(a.segmentation, size)) for a in picture.annotations]
+    truth = draw_instances(
+        rgb,
+        boxes=[crop.extent for crop in crops],
+        masks=[crop.mask for crop in crops],
+        labels=[classes[label] for label in labels],
+        classes=labels.tolist(),
+    )
+    sides = truth, draw_detections(rgb, found, classes)
+    scale = min(1.0, LONGEST / max(size))
+    return np.concatenate(
+        [cv2.resize(s, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for s in sides], axis=1
+    )
 
 
 def network_input(batch: dict[str, Any], row: int, recipe: Recipe) -> Rgb:

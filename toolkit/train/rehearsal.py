@@ -101,7 +101,7 @@ def rehearse(
         first = [next(iter(groups))]
         for _ in range(2):  # the first of its shape takes longer
             start = time.perf_counter()
-            for _ in detect(model, first, limit=recipe.evaluate.max_detections):
+            for _ in detect(model, first, limit=recipe.evaluate.max_detections, tiling=recipe.tiling):
                 pass
             evaluation = (time.perf_counter() - start) * len(groups)
         state = sum(value.numpy().nbytes for value in optim.state_dict().values() if hasattr(value, "numpy"))
