@@ -19,6 +19,7 @@ from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
 from toolkit.cli.runs import app as runs
 from toolkit.cli.sample import sample
+from toolkit.cli.serve import serve
 from toolkit.cli.split import split
 from toolkit.cli.train import train
 from toolkit.cli.validate import validate
@@ -57,6 +58,7 @@ app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(predict)
+app.command()(serve)
 
 
 def main() -> None:
