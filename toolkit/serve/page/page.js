@@ -204,6 +204,8 @@ async function look(blob, name) {
   state.off.clear();
   canvas.width = picture.width;
   canvas.height = picture.height;
+  const scale = Math.min(640 / picture.width, 480 / picture.height);
+  canvas.style.width = scale > 1 ? `${Math.round(scale * picture.width)}px` : "";
   canvas.hidden = false;
   get("drop").classList.add("full");
   get("downloads").hidden = true;
