@@ -20,6 +20,7 @@ from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
 from toolkit.cli.runs import app as runs
 from toolkit.cli.sample import sample
+from toolkit.cli.serve import serve
 from toolkit.cli.split import split
 from toolkit.cli.train import train
 from toolkit.cli.validate import validate
@@ -59,6 +60,7 @@ app.command("eval")(evaluate)
 app.command()(export)
 app.command()(predict)
 app.command()(benchmark)
+app.command()(serve)
 
 
 def main() -> None:

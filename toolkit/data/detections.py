@@ -36,6 +36,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def kept(self, rows: NDArray[np.bool_]) -> Detections:
+        """Those of which `rows` `[n]` is true."""
+        masks = [mask for mask, keep in zip(self.masks, rows.tolist(), strict=True) if keep]
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], masks, self.size)
+
     def above(self, threshold: float) -> Detections:
         """Those with at least this score."""
         return self.best(int((self.scores >= threshold).sum()))

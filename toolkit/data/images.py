@@ -54,11 +54,15 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
 
     Raises UserError for what is no picture, is cut off or cannot be read.
     """
-    data = _read(Path(path))
-    with _opened(path, io.BytesIO(data)) as image:
+    return decode_rgb(_read(Path(path)), name=path)
+
+
+def decode_rgb(data: bytes, *, name: str | Path) -> NDArray[np.uint8]:
+    """The same of a file's bytes; errors call it `name`."""
+    with _opened(name, io.BytesIO(data)) as image:
         orientation = _orientation(image)
         if not _ends_well(image.format, data[-_TAIL:]):
-            _decode_strictly(path, image)
+            _decode_strictly(name, image)
         # OpenCV turns TIFFs whatever it is told.
         turned_by_opencv = image.format == "TIFF" and orientation != 1
     try:
@@ -66,7 +70,7 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     except cv2.error:
         bgr = None
     if bgr is None:
-        return _read_with_pillow(path, data)
+        return _read_with_pillow(name, data)
     return upright(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), orientation)
 
 

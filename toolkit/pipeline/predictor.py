@@ -32,6 +32,7 @@ READERS = 2
 """Pictures that are read and prepared while others are in the network."""
 
 Network = Backend | Sessions
+Threshold = float | Mapping[str, float]
 
 
 class Pipeline:
@@ -62,14 +63,17 @@ class Pipeline:
         said = config.tiling if tiling is None else tiling
         self.tiling = self.model.tiling if said is None else said or None
 
-    def predict(self, input: Any, threshold: float | None = None, *, batch_size: int | None = None) -> Iterator[Result]:
+    def predict(
+        self, input: Any, threshold: Threshold | None = None, *, batch_size: int | None = None
+    ) -> Iterator[Result]:
         """Yield a result for each picture of `input`; see `toolkit.pipeline.inputs.list_inputs` for what that may be.
 
         Of several pictures, some are worked on at a time, a few ahead of what was asked for. An iterator that is not
         used to its end lets go of them.
 
         Args:
-            threshold: least score of an instance; by default the config's, else the exported model's.
+            threshold: least score of an instance, for all classes or by name of class; by default, and for classes
+                that it does not name, the config's, else the exported model's.
             batch_size: pictures, or tiles of one, that go through the model together; by default the config's.
 
         Raises UserError for an input that cannot be read, in its place.
@@ -82,11 +86,11 @@ class Pipeline:
     __call__ = predict
 
     def stream(
-        self, sources: Iterable[Source], *, threshold: float | None = None, batch_size: int | None = None
+        self, sources: Iterable[Source], *, threshold: Threshold | None = None, batch_size: int | None = None
     ) -> Iterator[Result | UserError]:
         """Yield, for each of `sources` and in their order, its result, or why it cannot be read; see `predict`."""
         size = batch_size or self.batch_size
-        work = partial(self._outcomes, threshold=self.threshold if threshold is None else threshold, at_once=size)
+        work = partial(self._outcomes, threshold=threshold, at_once=size)
         batches = _in_batches(sources, size)
         # The first ones by themselves: a single picture then has all cores and waits for nothing else to be loaded.
         for first in islice(batches, 1):
@@ -101,19 +105,45 @@ class Pipeline:
     def _sessions(self) -> Sessions:
         return load_sessions(self.model, self.backend, devices=self._devices)
 
+    def find(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        threshold: Threshold | None = None,
+        network: Network | None = None,
+        at_once: int | None = None,
+    ) -> list[Result]:
+        """The results of `pictures`, which are read already, by this thread alone; see `predict`.
+
+        Args:
+            network: what they go through, by default the first of the loaded models; `at_once`: so many together.
+        """
+        asked = self.threshold if threshold is None else threshold
+        least = self._least(asked)
+        run = partial(network or self.backend, threshold=float(least.min()))
+        pixels = [picture.rgb for picture in pictures]
+        found = list(detect_tiled(run, pixels, self._prepare, self.tiling, at_once=at_once or self.batch_size))
+        if isinstance(asked, Mapping):
+            found = [each.kept(each.scores >= least[each.labels]) for each in found]
+        with stage("masks"):
+            return [Result(picture, each, self.model.labels) for picture, each in zip(pictures, found, strict=True)]
+
+    def _least(self, threshold: Threshold) -> NDArray[np.float32]:
+        """The least score of each class `[C]`."""
+        labels = self.model.labels
+        if not isinstance(threshold, Mapping):
+            return np.full(len(labels), threshold, np.float32)
+        if unknown := set(threshold) - set(labels):
+            raise UserError(f"threshold: no class {sorted(unknown)[0]}; there are {', '.join(labels)}")
+        return np.array([threshold.get(label, self.threshold) for label in labels], np.float32)
+
     def _outcomes(
-        self, batch: Sequence[Source], *, network: Network, threshold: float, at_once: int
+        self, batch: Sequence[Source], *, network: Network, threshold: Threshold | None, at_once: int
     ) -> list[Result | UserError]:
         pictures = [_read(source) for source in batch]
         readable = [picture for picture in pictures if isinstance(picture, Picture)]
-        find = partial(network, threshold=threshold)
-        pixels = [picture.rgb for picture in readable]
-        found = iter(list(detect_tiled(find, pixels, self._prepare, self.tiling, at_once=at_once)))
-        with stage("masks"):
-            return [
-                picture if isinstance(picture, UserError) else Result(picture, next(found), self.model.labels)
-                for picture in pictures
-            ]
+        results = iter(self.find(readable, threshold=threshold, network=network, at_once=at_once))
+        return [picture if isinstance(picture, UserError) else next(results) for picture in pictures]
 
     def _prepare(self, rgb: NDArray[np.uint8]) -> Prepared:
         with stage("prepare"):

@@ -1,0 +1,51 @@
+"""`seg-tune serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    pipeline: Annotated[
+        str,
+        typer.Option(help="Pipeline config, folder of an exported model, or the newest run's exported model."),
+    ] = "instance_segmentation",
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu:0 and so on; else the config's, else cpu.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What runs the model; chosen by itself if not given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with the model.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long a request may wait; then 503.")] = 30.0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture.")] = 50_000_000,
+    max_body: Annotated[int, typer.Option(min=1, help="Of a request, in MB.")] = 64,
+    url_host: Annotated[
+        list[str] | None, typer.Option(help="A host that pictures may be fetched from; none by default.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="SEG_TUNE_TOKEN", help="Asked of clients as Authorization: Bearer.")
+    ] = None,
+    visualize: Annotated[bool, typer.Option(help="Send the drawn picture where a request does not say.")] = True,
+) -> None:
+    """Serve a pipeline over HTTP, as PaddleX's clients speak it, with a page to try it."""
+    from toolkit.errors import UserError
+
+    try:
+        from toolkit.serve.app import Settings
+        from toolkit.serve.limits import Limits
+        from toolkit.serve.run import serve as run
+    except ImportError as error:
+        raise UserError(f"serve: {error.name} is not installed; `pip install 'seg-tune[serve]'`") from None
+
+    limits = Limits(body_bytes=max_body * 2**20, pixels=max_pixels, seconds=seconds)
+    settings = Settings(
+        pipeline=pipeline,
+        device=device,
+        engine=engine,
+        visualize=visualize,
+        token=token,
+        url_hosts=[name.lower() for name in url_host or []],
+        limits=limits,
+    )
+    run(settings, host=host, port=port, workers=workers)

@@ -1,0 +1,247 @@
+"""The service: `POST /instance-segmentation` as PaddleX's clients speak it, and what operators want to know."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from toolkit import __version__, cores
+from toolkit.pipeline.predictor import Pipeline, create_pipeline
+from toolkit.pipeline.result import Result
+from toolkit.serve import metrics
+from toolkit.serve.answers import as_result
+from toolkit.serve.desk import Desk
+from toolkit.serve.limits import Limits, RefusedError, bytes_of, decode
+from toolkit.serve.schemas import Answer, InferRequest, answer
+from toolkit.serve.urls import fetch, is_url
+
+ENDPOINT = "/instance-segmentation"
+PAGE = Path(__file__).parent / "page"
+LOG = logging.getLogger("seg-tune.serve")
+
+
+class Settings(BaseModel):
+    """How the service is run; handed to its worker processes through the environment."""
+
+    pipeline: str = "instance_segmentation"
+    device: str | None = None
+    engine: str | None = None
+    visualize: bool = True
+    """Where a request does not say."""
+    token: str | None = None
+    """Asked for as `Authorization: Bearer`."""
+    url_hosts: list[str] = []
+    """Hosts from which pictures may be fetched."""
+    limits: Limits = Limits()
+
+
+ENVIRONMENT = "SEG_TUNE_SERVE"
+
+
+def from_environment() -> FastAPI:
+    """The app of a worker process."""
+    settings = Settings.model_validate_json(os.environ[ENVIRONMENT])
+    pipeline = create_pipeline(settings.pipeline, device=settings.device, engine=settings.engine)
+    return create_app(pipeline, settings)
+
+
+def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
+    """The service of `pipeline`."""
+    service = _Service(pipeline, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.open()
+        yield
+        service.close()
+
+    app = FastAPI(title=f"seg-tune: {pipeline.model.model_name}", version=__version__, lifespan=lifespan)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return _json(answer(None, code=error.status_code, message=str(error.detail)), error.status_code)
+
+    @app.get("/health", operation_id="checkHealth", response_model=Answer)
+    async def health() -> Response:
+        """Whether the process lives."""
+        return _json(answer(None, message="Healthy"))
+
+    @app.get("/ready", operation_id="checkReadiness", response_model=Answer)
+    async def ready() -> Response:
+        """Whether it has a model that answers as it should, and room for requests."""
+        try:
+            with service.desk.place():
+                return _json(answer(None, message="Ready"))
+        except RefusedError as error:
+            return _refusal(None, error)
+
+    @app.get("/metrics", operation_id="metrics", include_in_schema=False)
+    async def figures(request: Request) -> Response:
+        if problem := service.unauthorized(request):
+            return _refusal(None, problem)
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/model", operation_id="model")
+    async def model() -> Response:
+        """Name, classes and threshold of the model."""
+        exported = pipeline.model
+        return _json({"model": exported.model_name, "labels": exported.labels, "threshold": pipeline.threshold})
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", media_type="text/html")
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.post(
+        ENDPOINT,
+        operation_id="infer",
+        response_model=Answer,
+        responses={code: {"model": Answer} for code in (401, 403, 413, 422, 500, 503)},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": InferRequest.model_json_schema()}},
+            }
+        },
+    )
+    async def infer(request: Request) -> Response:
+        """The instances in one picture, or in several."""
+        return await service.infer(request)
+
+    return app
+
+
+class _Service:
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self._pipeline, self._settings = pipeline, settings
+
+    def open(self) -> None:
+        self.desk = Desk(self._pipeline, self._settings.limits)
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="pictures")
+
+    def close(self) -> None:
+        self.desk.close()
+        self._pool.shutdown()
+
+    def unauthorized(self, request: Request) -> RefusedError | None:
+        token = self._settings.token
+        given = request.headers.get("authorization", "")
+        if token is None or hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return None
+        return RefusedError(401, "the header Authorization must be: Bearer, and the service's token")
+
+    async def infer(self, request: Request) -> Response:
+        start = time.perf_counter()
+        facts: dict[str, Any] = {"logId": str(uuid4())}
+        try:
+            response = await self._infer(request, facts)
+        except RefusedError as error:
+            response = _refusal(facts["logId"], error)
+            facts["error"] = error.message
+        except Exception:
+            LOG.exception("a request failed")
+            response = _refusal(facts["logId"], RefusedError(500, "Internal server error"))
+        seconds = time.perf_counter() - start
+        metrics.REQUESTS.labels(str(response.status_code)).inc()
+        metrics.LATENCY.observe(seconds)
+        metrics.note_memory()
+        facts |= {"status": response.status_code, "ms": round(1000 * seconds, 1)}
+        LOG.info(orjson.dumps(facts).decode())
+        return response
+
+    async def _infer(self, request: Request, facts: dict[str, Any]) -> Response:
+        if problem := self.unauthorized(request):
+            raise problem
+        with self.desk.place():
+            asked = _parse(await _body(request, self._settings.limits))
+            facts["logId"] = asked.logId or facts["logId"]
+            facts["pictures"] = len(asked.pictures)
+            if len(asked.pictures) > self._settings.limits.pictures:
+                raise RefusedError(413, f"images: more than {self._settings.limits.pictures} in one request")
+            with self.desk.place(len(asked.pictures) - 1):
+                return await self._answer(asked, facts)
+
+    async def _answer(self, asked: InferRequest, facts: dict[str, Any]) -> Response:
+        unknown = set(asked.threshold if isinstance(asked.threshold, dict) else ()) - set(self._pipeline.model.labels)
+        if unknown:
+            raise RefusedError(422, f"threshold: no class {sorted(unknown)[0]}")
+        with metrics.STAGE.labels("decode").time():
+            pictures = [await self._picture(text) for text in asked.pictures]
+        facts["sizes"] = [list(rgb.shape[:2]) for rgb in pictures]
+        found = await self.desk.find(pictures, asked.threshold)
+        facts["instances"] = [len(result["boxes"]) for result in found]
+        visualize = self._settings.visualize if asked.visualize is None else asked.visualize
+        with metrics.STAGE.labels("answer").time():
+            return await self._in_thread(partial(_success, asked, found, visualize, facts["logId"]))
+
+    async def _picture(self, text: str) -> Any:
+        limits = self._settings.limits
+        if is_url(text):
+            data = await fetch(text, self._settings.url_hosts, limits)
+            return await self._in_thread(partial(decode, data, limits))
+        return await self._in_thread(lambda: decode(bytes_of(text), limits))
+
+    async def _in_thread(self, call: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+
+def _success(asked: InferRequest, found: list[Result], visualize: bool, log_id: str) -> Response:
+    results = [as_result(result, mask_format=asked.maskFormat, visualize=visualize) for result in found]
+    return _json(answer(log_id, result=results[0] if asked.images is None else {"results": results}))
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """The whole body, read no further than allowed."""
+    too_large = RefusedError(413, f"the body is larger than {limits.body_bytes} bytes")
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > limits.body_bytes:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limits.body_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _parse(body: bytes) -> InferRequest:
+    try:
+        return InferRequest.model_validate_json(body)
+    except ValidationError as error:
+        # As PaddleX has it: a list in JSON, each entry with its place.
+        problems = [
+            {"type": problem["type"], "loc": ".".join(["body", *map(str, problem["loc"])]), "msg": problem["msg"]}
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise RefusedError(422, orjson.dumps(problems).decode()) from None
+
+
+def _refusal(log_id: str | None, error: RefusedError) -> Response:
+    response = _json(answer(log_id, code=error.status, message=error.message), error.status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _json(tree: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(tree), status, media_type="application/json")
