@@ -96,7 +96,7 @@ def create_pipeline(
     Raises UserError for a config or a model that cannot be read.
     """
     loaded = load_pipeline_config(pipeline if config is None else config)
-    return Pipeline(loaded, device=device, engine=engine, tiling=parse_tiling(tiling, origin="tiling"))
+    return Pipeline(loaded, device=device, engine=engine, tiling=parse_tiling(tiling, origin="create_pipeline"))
 
 
 def predict_files(
@@ -115,7 +115,8 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
-    loaded = create_pipeline(pipeline, device=device, engine=engine, tiling=tiling)
+    tiles = parse_tiling(tiling, origin="--tiling")
+    loaded = create_pipeline(pipeline, device=device, engine=engine, tiling=tiles)
     unreadable: list[UserError] = []
 
     def report(error: UserError) -> None:
