@@ -163,10 +163,9 @@ def wide(x1: int, y1: int, x2: int, y2: int) -> Mask:
     return rectangle(x1, y1, x2, y2, size=(100, 170))
 
 
-def test_a_u_whose_bend_one_tile_shows_is_one():
-    arms = [wide(20, 20, 100, 30), wide(20, 60, 100, 90)]
+def test_a_u_of_which_a_tile_shows_two_arms_is_one():
     whole = wide(20, 20, 150, 30) | wide(20, 60, 150, 90) | wide(140, 20, 150, 90)
-    result = two_tiles([(arms[0], 0.8), (arms[1], 0.7)], [(whole, 0.9)])
+    result = two_tiles([(whole, 0.8)], [(whole, 0.9)])
     assert_same(result, [whole])
     assert result.scores.tolist() == pytest.approx([0.9])
 
@@ -188,11 +187,21 @@ def test_a_doubled_detection_stays_beside_its_object():
     assert_same(result, [whole, double])
 
 
-def test_a_better_mask_of_low_score_does_not_take_the_partner():
-    # In the right tile a faint copy agrees better than the object itself.
-    result = two_tiles([(wide(20, 20, 150, 60), 0.9)], [(wide(20, 22, 160, 60), 0.8), (wide(20, 20, 110, 60), 0.05)])
-    assert len(result) == 2
-    np.testing.assert_array_equal(full(result.masks[0], result.size), wide(20, 20, 100, 60) | wide(70, 22, 160, 60))
+def test_what_is_hardly_found_does_not_reach_into_what_is():
+    left = [(wide(20, 20, 150, 60), 0.9)]
+    right = [(wide(20, 22, 160, 60), 0.8)]
+    # They agree better with what the left tile shows than the object itself does, or stand alone.
+    faint = [(wide(20, 20, 110, 60), 0.05), (wide(70, 20, 170, 62), 0.3)]
+    result = two_tiles(left, right + faint)
+    assert len(result) == 3
+    assert_same(result.best(1), [wide(20, 20, 100, 60) | wide(70, 22, 160, 60)])
+    assert_same(two_tiles(left, faint).best(1), [wide(20, 20, 100, 60)])
+
+
+def test_of_several_that_agree_the_surest_are_one():
+    whole = wide(20, 20, 150, 60)
+    result = two_tiles([(whole, 0.9), (wide(20, 21, 150, 60), 0.5)], [(wide(20, 21, 150, 60), 0.5), (whole, 0.9)])
+    assert_same(result, [whole, wide(20, 21, 150, 60)])
 
 
 @pytest.mark.parametrize("tiles", [1, 2])

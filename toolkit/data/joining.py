@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Bitmap, Crop, Window
 
-EDGE = 64
-"""A mask reaches its tile's edge where it comes as near to it as this part of the tile's side: networks see masks in
-cells coarser than pixels."""
+SURE = 0.5
+"""Least part of the greater score that the smaller one is, of two detections that are joined. Without it what is hardly
+taken for an object reaches into the masks of good ones, and AP depends on the threshold that tiles were seen with."""
 
 
 def join(
@@ -23,16 +23,11 @@ def join(
 ) -> Detections:
     """The instances of a picture of `size` (height, width), from what was found in each of its tiles, best first.
 
-    What two tiles show of an instance differs outside of their overlap, so it is there that masks are compared:
-
-    - Two detections of one class are one instance if the IoU of their masks inside the overlap is at least
-      `agreement`. The surest pairs come first, and each has one partner in the other tile.
-    - A detection that its own tile's edge cuts off may be a piece: it belongs to one of the other tile that covers
-      `agreement` of what the overlap shows of it, also where that one has a partner, unless partner and piece lie on
-      each other. So a U whose bend only the other tile shows is one, and slivers along edges vanish.
-
-    Chains over any number of tiles are one instance: the union of the masks, the box around the boxes, the greatest
-    score. Touching objects share no pixels and stay apart.
+    What two tiles show of an instance differs outside of their overlap, so it is there that masks are compared: two
+    detections of one class are one instance if the IoU of their masks inside the overlap is at least `agreement`, and
+    their scores are alike (`SURE`). In each pair of tiles the surest come first, and a detection has one partner at
+    most. Chains over any number of tiles are one instance: the union of the masks, the box around the boxes, the
+    greatest score. Touching objects share no pixels and stay apart.
 
     To merge where others suppress, and from one half on, is the practice of SAHI (Akyon et al. 2022, arXiv:2202.06934).
     It compares whole masks, by intersection over the smaller one: large objects of which two tiles share little stay
@@ -70,11 +65,6 @@ class _Placed:
         self.masks, self.scores, self.labels, self.windows, self.size = masks, scores, labels, windows, size
         self.extents = np.array([crop.extent for crop in masks], np.int64).reshape(-1, 4)
         self.starts = np.searchsorted(tiles, np.arange(len(windows) + 1))
-        window = windows[tiles]
-        near = (window[:, 2:] - window[:, :2]) // EDGE
-        before = (self.extents[:, :2] <= window[:, :2] + near) & (window[:, :2] > 0)
-        behind = (self.extents[:, 2:] >= window[:, 2:] - near) & (window[:, 2:] < size[::-1])
-        self.is_cut: NDArray[np.bool_] = np.logical_or(before, behind).max(axis=1, initial=False)
 
     def in_overlap(self, tile: int, overlap: Window) -> _Seen:
         """What `overlap` shows of the detections of a tile."""
@@ -118,39 +108,25 @@ def _between(placed: _Placed, tile: int, other: int, overlap: Window, agreement:
     one, two = placed.in_overlap(tile, overlap), placed.in_overlap(other, overlap)
     if not (len(one.rows) and len(two.rows)):
         return
-    # Masks share no more than their boxes do: most pairs are settled without a look at them.
+    # Masks share no more than their boxes do, and have more between them: most pairs need no look at their pixels.
     corners = _intersection(one.extents[:, None], two.extents)
     most = (corners[..., 2:] - corners[..., :2]).clip(0).prod(2)
-    same_class = np.equal.outer(placed.labels[one.rows], placed.labels[two.rows])
-    likely: NDArray[np.bool_] = same_class & (most >= agreement * np.minimum(one.areas[:, None], two.areas))
+    likely: NDArray[np.bool_] = most >= agreement * np.maximum(one.areas[:, None], two.areas)
+    likely &= np.equal.outer(placed.labels[one.rows], placed.labels[two.rows])
+    scores = placed.scores[one.rows, None], placed.scores[two.rows]
+    likely &= np.minimum(*scores) >= SURE * np.maximum(*scores)
     pairs: list[tuple[float, int, int]] = []
-    pieces: list[tuple[float, int, int]] = []
-    area: dict[int, int] = {}
     for i, j in np.argwhere(likely).tolist():
         a, b = int(one.rows[i]), int(two.rows[j])
-        area[a], area[b] = int(one.areas[i]), int(two.areas[j])
         both = placed.shared(a, b, overlap)
-        surety = float(min(placed.scores[a], placed.scores[b]))
-        iou = both / (area[a] + area[b] - both)
+        iou = both / int(one.areas[i] + two.areas[j] - both)
         if iou >= agreement:
-            pairs.append((iou * surety, a, b))
-        for piece, whole in ((a, b), (b, a)):
-            if placed.is_cut[piece] and both >= agreement * area[piece]:
-                pieces.append((iou * surety, piece, whole))
-    partners: dict[int, list[int]] = defaultdict(list)
+            pairs.append((iou * float(min(placed.scores[a], placed.scores[b])), a, b))
+    taken: set[int] = set()
     for _, a, b in sorted(pairs, reverse=True):
-        if a not in partners and b not in partners:
-            partners[a].append(b)
-            partners[b].append(a)
+        if not taken & {a, b}:
+            taken |= {a, b}
             yield a, b
-    for _, piece, whole in sorted(pieces, reverse=True):
-        if piece not in partners and not any(
-            placed.shared(piece, beside, overlap) >= agreement * min(area[piece], area[beside])
-            for beside in partners[whole]
-        ):
-            partners[piece].append(whole)
-            partners[whole].append(piece)
-            yield piece, whole
 
 
 def _merged(placed: _Placed, boxes: NDArray[np.float32], links: NDArray[np.int64]) -> Detections:

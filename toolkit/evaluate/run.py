@@ -47,7 +47,7 @@ def evaluate_trained(
     recipe = trained.recipe
     if batch_size:
         recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"batch_size": batch_size})})
-    if (said := parse_tiling(tiling, origin="eval")) is not None:
+    if (said := parse_tiling(tiling, origin="--tiling")) is not None:
         recipe = recipe.model_copy(update={"tiling": said or None})
     dataset = elsewhere or dataset_of(recipe.data)
     if list(dataset.val.classes) != recipe.classes:

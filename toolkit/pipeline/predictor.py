@@ -198,7 +198,7 @@ def create_pipeline(
         engine=engine,
         use_hpip=use_hpip,
         hpi_config=None if hpi_config is None else read_hpi_config(hpi_config),
-        tiling=parse_tiling(tiling, origin="tiling"),
+        tiling=parse_tiling(tiling, origin="create_pipeline"),
     )
 
 
@@ -220,8 +220,9 @@ def predict_files(
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
+    tiles = parse_tiling(tiling, origin="--tiling")
     loaded = create_pipeline(
-        pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiling
+        pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiles
     )
     source = Path(input)
     used: set[str] = set()
