@@ -345,10 +345,8 @@ class _Transformer(nn.Layer):
         content = self.enc_output(paddle.where(inside, memory, paddle.zeros_like(memory)))
         index = self.score_head(content).max(-1).topk(min(self.queries, memory.shape[1]), axis=1)[1]
         chosen = _take(content, index)
-        boxes = F.sigmoid(
-            self.bbox_head(chosen) + paddle.gather(anchors[0], index.flatten()).reshape([*index.shape, 4])
-        )
-        return self._predict(chosen, boxes), chosen
+        start = paddle.gather(anchors[0], index.flatten()).reshape([*index.shape, 4])
+        return self._predict(chosen, F.sigmoid(self.bbox_head(chosen) + start)), chosen
 
     def _anchors(self, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Logits `[1, T, 4]` of a small box on every pixel, and which pixels are not at the border, `[1, T, 1]`."""
