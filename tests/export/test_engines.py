@@ -79,6 +79,18 @@ def test_the_certificate_knows_each_engine_and_the_change_in_ap(folder: Path) ->
     assert len(sample.trained) == tree["pictures"] == 3
 
 
+def test_norms_are_folded_and_operators_are_standard(folder: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(folder / "inference.onnx"))
+    onnx.checker.check_model(model)
+    kinds = {node.op_type for node in model.graph.node}
+    assert "Conv" in kinds
+    assert not kinds & {"BatchNormalization", "Identity", "Constant"}
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [output.name for output in model.graph.output] == ["boxes", "scores", "labels", "mask_logits"]
+
+
 def test_the_8_bit_graph_keeps_the_last_convolutions(folder: Path) -> None:
     import onnx
 
