@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from toolkit.pipeline.inputs import list_inputs
 from toolkit.pipeline.predictor import Pipeline
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One picture, from the file to RLE."""
+
+    ms: float
+    """On the wall; `cpu_ms` of all threads together, which others on the machine change less."""
+    cpu_ms: float
+    instances: int
 
 
 class PaddleX:
@@ -40,11 +51,10 @@ class PaddleX:
         self._process = subprocess.Popen(command, env=environment, **pipes)
         self._answer()
 
-    def __call__(self, picture: str) -> tuple[float, int]:
+    def __call__(self, picture: str) -> Run:
         assert self._process.stdin is not None
         print(picture, file=self._process.stdin, flush=True)
-        answer = json.loads(self._answer())
-        return answer["ms"], answer["instances"]
+        return Run(**json.loads(self._answer()))
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -59,35 +69,36 @@ class PaddleX:
         self._process.wait()
 
 
-def ours(pipeline: Pipeline, picture: str) -> tuple[float, int]:
-    start = time.perf_counter()
+def ours(pipeline: Pipeline, picture: str) -> Run:
+    start, cpu = time.perf_counter(), time.process_time()
     [result] = pipeline.predict(picture)
     rles = result.to_rle()
-    return 1000 * (time.perf_counter() - start), len(rles)
+    return Run(1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu), len(rles))
 
 
 def compare(name: str, folder: Path, pictures: list[str], engines: list[str | None], repetitions: int) -> None:
     pipelines = {engine or "seg-tune": create_pipeline(folder, engine=engine) for engine in engines}
     paddlex = PaddleX(name, folder, next(iter(pipelines.values())).threshold)
-    ms: dict[str, list[float]] = {side: [] for side in ("PaddleX", *pipelines)}
-    found = dict.fromkeys(ms, 0)
+    runs: dict[str, list[Run]] = {side: [] for side in ("PaddleX", *pipelines)}
     for repetition in range(1 + repetitions):
         for picture in pictures if repetition else pictures[:1]:
-            for side in ms:
-                took, instances = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
+            for side, done in runs.items():
+                run = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
                 if repetition:  # The first one warms up.
-                    ms[side].append(took)
-                    found[side] += instances
+                    done.append(run)
     paddlex.close()
-    for side, values in ms.items():
-        low, median, high = statistics.quantiles(values, n=4)
+    theirs = runs["PaddleX"]
+    for side, mine in runs.items():
+        low, median, high = statistics.quantiles([run.ms for run in mine], n=4)
         # Paired, run by run.
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(ms["PaddleX"], values, strict=True))
+        ratio = statistics.median(a.ms / b.ms for a, b in zip(theirs, mine, strict=True))
+        of_cpu = statistics.median(a.cpu_ms / b.cpu_ms for a, b in zip(theirs, mine, strict=True))
         label = side if side in ("PaddleX", "seg-tune") else f"seg-tune {side}"
         label += f" ({pipelines[side].backend.name})" if side == "seg-tune" else ""
+        instances = sum(run.instances for run in mine) / len(mine)
         print(
-            f"| {name} | {label} | {median:.0f} ({low:.0f} - {high:.0f}) | 1/{ratio:.1f} | "
-            f"{found[side] / len(values):.1f} |",
+            f"| {name} | {label} | {median:.0f} ({low:.0f} - {high:.0f}) | 1/{ratio:.1f} | 1/{of_cpu:.1f} | "
+            f"{instances:.1f} |",
             flush=True,
         )
 
@@ -104,7 +115,7 @@ def main() -> None:
     if "PADDLEX_PYTHON" not in os.environ:
         sys.exit("PADDLEX_PYTHON does not name a Python that has PaddleX")
     pictures = [str(source.value) for source in list_inputs(given.pictures)][: given.count]
-    print("| model | who | ms a picture (quarters) | of PaddleX | instances |\n|---|---|---|---|---|")
+    print("| model | who | ms a picture (quarters) | of PaddleX | CPU time | instances |\n|---|---|---|---|---|---|")
     for name in given.model:
         folder = given.models / name
         if not (folder / "inference.yml").is_file():
