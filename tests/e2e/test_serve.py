@@ -25,6 +25,9 @@ from PIL import Image
 
 from tests.e2e.conftest import Project, run_in
 
+# One model is enough: what differs between them ends in the pipeline.
+pytestmark = pytest.mark.parametrize("project", ["Mask-RT-DETR-S"], indirect=True)
+
 DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
@@ -113,6 +116,24 @@ def test_it_finds_what_predict_finds(service: Service, project: Project, picture
     found = tree["result"]["instances"]
     assert [one["categoryName"] for one in found] == [box["label"] for box in boxes]
     assert [one["score"] for one in found] == pytest.approx([box["score"] for box in boxes], abs=1e-5)
+
+
+def test_the_sample_is_replayed(service: Service, project: Project) -> None:
+    said = run_in(project.folder, "serve", "--pipeline", "pipeline.yaml", "--self-test").stdout
+    assert "rows matched" in said
+    with urllib.request.urlopen(f"{service.url}/sample", timeout=30) as response:
+        assert response.headers["content-type"] == "image/png"
+
+
+def test_an_export_that_finds_something_else_is_not_served(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.run / "inference", tmp_path / "inference")
+    file = tmp_path / "inference" / "sample" / "detections.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    for row in rows:
+        row["score"] /= 2
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    said = run_in(tmp_path, "serve", "--pipeline", "inference", "--engine", "paddle", "--self-test", code=2).stderr
+    assert "self-test failed" in said.splitlines()[-1]
 
 
 def client(language: str) -> str:

@@ -26,6 +26,9 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="SEG_TUNE_TOKEN", help="Asked of clients as Authorization: Bearer.")
     ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Replay the export's sample picture, say how it went, and leave.")
+    ] = False,
     visualize: Annotated[bool, typer.Option(help="Send the drawn picture where a request does not say.")] = True,
 ) -> None:
     """Serve a pipeline over HTTP, as PaddleX's clients speak it, with a page to try it."""
@@ -34,6 +37,7 @@ def serve(
     try:
         from toolkit.serve.app import Settings
         from toolkit.serve.limits import Limits
+        from toolkit.serve.run import check
         from toolkit.serve.run import serve as run
     except ImportError as error:
         raise UserError(f"serve: {error.name} is not installed; `pip install 'seg-tune[serve]'`") from None
@@ -48,4 +52,7 @@ def serve(
         url_hosts=[name.lower() for name in url_host or []],
         limits=limits,
     )
+    if self_test:
+        check(settings)
+        return
     run(settings, host=host, port=port, workers=workers)

@@ -30,6 +30,7 @@ from toolkit.serve.answers import as_result
 from toolkit.serve.desk import Desk
 from toolkit.serve.limits import Limits, RefusedError, bytes_of, decode
 from toolkit.serve.schemas import Answer, InferRequest, answer
+from toolkit.serve.selftest import self_test
 from toolkit.serve.urls import fetch, is_url
 
 ENDPOINT = "/instance-segmentation"
@@ -59,6 +60,7 @@ def from_environment() -> FastAPI:
     """The app of a worker process."""
     settings = Settings.model_validate_json(os.environ[ENVIRONMENT])
     pipeline = create_pipeline(settings.pipeline, device=settings.device, engine=settings.engine)
+    self_test(pipeline)
     return create_app(pipeline, settings)
 
 
@@ -97,6 +99,14 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         if problem := service.unauthorized(request):
             return _refusal(None, problem)
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/sample", include_in_schema=False)
+    async def sample() -> Response:
+        """A picture to try the model on."""
+        pictures = sorted((pipeline.model.folder / "sample").glob("*.png"))
+        if not pictures:
+            return _refusal(None, RefusedError(404, "the exported model has no sample"))
+        return FileResponse(pictures[0])
 
     @app.get("/model", operation_id="model")
     async def model() -> Response:
@@ -180,8 +190,8 @@ class _Service:
                 return await self._answer(asked, facts)
 
     async def _answer(self, asked: InferRequest, facts: dict[str, Any]) -> Response:
-        unknown = set(asked.threshold if isinstance(asked.threshold, dict) else ()) - set(self._pipeline.model.labels)
-        if unknown:
+        named = asked.threshold if isinstance(asked.threshold, dict) else {}
+        if unknown := set(named) - set(self._pipeline.model.labels):
             raise RefusedError(422, f"threshold: no class {sorted(unknown)[0]}")
         with metrics.STAGE.labels("decode").time():
             pictures = [await self._picture(text) for text in asked.pictures]

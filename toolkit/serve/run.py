@@ -10,18 +10,19 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from toolkit.errors import UserError
-from toolkit.pipeline.config import load_pipeline_config
-from toolkit.pipeline.exported import read_exported
+from toolkit.pipeline.predictor import create_pipeline
 from toolkit.serve.app import ENDPOINT, ENVIRONMENT, Settings
+from toolkit.serve.selftest import self_test
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
     """Serve until SIGTERM or Ctrl-C; then what was accepted is still answered. A worker that dies is replaced.
 
-    Raises UserError for a pipeline that cannot be read, and for an address that cannot be had.
+    Raises UserError for a pipeline that cannot be read or fails its self-test, and for an address that cannot be had.
     """
-    config = load_pipeline_config(settings.pipeline)
-    model = read_exported(config.model_dir, model_name=config.model_name)
+    # A worker that cannot load or does not agree would say so in a traceback.
+    name = check(settings)
+    listener = _socket(host, port)
     with tempfile.TemporaryDirectory() as figures:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures
         os.environ[ENVIRONMENT] = settings.model_dump_json()
@@ -36,8 +37,18 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
             timeout_worker_healthcheck=30,
         )
         shown = f"http://{host}:{port}"
-        print(f"{model.model_name} at {shown}{ENDPOINT}; page {shown}/, description {shown}/docs; Ctrl-C ends it")
-        Multiprocess(server, sockets=[_socket(host, port)]).run()
+        print(f"{name} at {shown}{ENDPOINT}; page {shown}/, description {shown}/docs; Ctrl-C ends it")
+        Multiprocess(server, sockets=[listener]).run()
+
+
+def check(settings: Settings) -> str:
+    """Load the pipeline and replay its sample; returns the model's name.
+
+    Raises UserError.
+    """
+    pipeline = create_pipeline(settings.pipeline, device=settings.device, engine=settings.engine)
+    print(self_test(pipeline), flush=True)
+    return pipeline.model.model_name
 
 
 def _socket(host: str, port: int) -> socket.socket:
