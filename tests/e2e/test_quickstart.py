@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import run_in
-from toolkit import quickstart
+from toolkit import bundled, quickstart
+from toolkit.data import prepare
 from toolkit.zoo import MODELS
 
 
@@ -29,6 +30,9 @@ def test_it_learns_the_sample_dataset(tmp_path: Path) -> None:
     "model", ["Mask-RT-DETR-S", "MaskRCNN-ResNet50-FPN", "Cascade-MaskRCNN-ResNet50-FPN", "SOLOv2"]
 )
 def test_it_goes_the_whole_way_with_any_family(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Full-size networks on a few pictures: those of two stages take minutes for a step.
+    prepare.sample_dataset(bundled.sample_dataset(), tmp_path / "some", count=28)
+    monkeypatch.setattr(quickstart, "sample_dataset", lambda: tmp_path / "some")
     monkeypatch.setitem(quickstart.FROM_SCRATCH, "train.epochs", 1)
     picture = quickstart.quickstart(model=model, output=tmp_path / "try")
     assert picture.is_file()
