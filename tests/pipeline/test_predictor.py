@@ -7,19 +7,23 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 from toolkit import create_pipeline
+from toolkit.cli.main import app
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline import predictor, sessions
 from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.config import HpiConfig
 from toolkit.pipeline.exported import read_exported
 from toolkit.pipeline.predictor import predict_files
 
@@ -90,6 +94,33 @@ def test_threshold_of_the_call_then_of_the_config_then_of_the_model(folder: Path
     assert count(create_pipeline(config=config(folder, threshold=0.0))) == 4, "0 is a threshold"
     describe(folder, draw_threshold=None)
     assert count(create_pipeline(folder)) == 2, "one half where nobody says it"
+
+
+def test_hpip_of_the_call_then_of_the_module_then_of_the_config(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bool, str | None]] = []
+
+    def load(*_: object, use_hpip: bool, hpi_config: HpiConfig | None, **__: object) -> Fake:
+        asked.append((use_hpip, hpi_config and hpi_config.backend))
+        return Fake()
+
+    monkeypatch.setattr(predictor, "load_backend", load)
+    whole = {**config(folder), "use_hpip": True, "hpi_config": {"backend": "paddle"}}
+    inner = {**config(folder, use_hpip=False, hpi_config={"backend": "openvino"}), "use_hpip": True}
+    create_pipeline(config=config(folder))
+    create_pipeline(config=whole)
+    create_pipeline(config=inner)
+    create_pipeline(config=whole, use_hpip=False, hpi_config={"backend": "onnxruntime"})
+    create_pipeline(config=inner, use_hpip=True)
+    assert asked == [(False, None), (True, "paddle"), (False, "openvino"), (False, "onnxruntime"), (True, "openvino")]
+
+
+def test_the_command_takes_both_spellings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(predictor, "predict_files", lambda *_, **given: asked.append(given))
+    for dash in "-_":
+        run = [*("predict", "--input", "a.png", f"--use{dash}hpip"), f"--hpi{dash}config", "{backend: paddle}"]
+        assert CliRunner().invoke(app, run).exit_code == 0
+    assert [(given["use_hpip"], given["hpi_config"]) for given in asked] == [(True, "{backend: paddle}")] * 2
 
 
 def test_predict_is_a_generator_over_batches(folder: Path) -> None:
@@ -268,6 +299,6 @@ def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeyp
 
 
 def test_importing_the_pipeline_imports_no_paddle() -> None:
-    modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime"
+    modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime, toolkit.pipeline.backends.openvino"
     code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -343,10 +343,10 @@ class _Transformer(nn.Layer):
         """The pixels of highest class score: their predictions, and their content `[B, Q, D]`."""
         anchors, inside = self._anchors(sizes)
         content = self.enc_output(paddle.where(inside, memory, paddle.zeros_like(memory)))
-        boxes = F.sigmoid(self.bbox_head(content) + anchors)
         index = self.score_head(content).max(-1).topk(min(self.queries, memory.shape[1]), axis=1)[1]
         chosen = _take(content, index)
-        return self._predict(chosen, _take(boxes, index)), chosen
+        start = paddle.gather(anchors[0], index.flatten()).reshape([*index.shape, 4])
+        return self._predict(chosen, F.sigmoid(self.bbox_head(chosen) + start)), chosen
 
     def _anchors(self, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Logits `[1, T, 4]` of a small box on every pixel, and which pixels are not at the border, `[1, T, 1]`."""

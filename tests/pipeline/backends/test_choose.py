@@ -96,6 +96,16 @@ def test_the_fastest_is_measured_once_and_remembered(stand: Stand, capsys: pytes
     assert len(stand.loaded) == 5, "so is another graph"
 
 
+def test_times_of_the_export_do_not_compare_with_those_of_first_use(stand: Stand) -> None:
+    """The model was exported on a slower machine; what was not there then looks fast at first."""
+    slow = Agreement(**{**vars(SOUND), "ms_per_picture": 500.0})
+    slower = Agreement(**{**vars(SOUND), "ms_per_picture": 1000.0})
+    stand.certify(onnxruntime=slow, paddle=slower, paddle_onednn=slower)
+    stand.seconds["onnxruntime"] = 0.001
+    assert chosen(stand) == "onnxruntime"
+    assert "paddle" not in stand.loaded
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"agreements": {"onnxruntime": 3}, "ms": {}}'])
 def test_a_broken_memory_is_made_anew(stand: Stand, tmp_path: Path, content: str) -> None:
     stand.certify(onnxruntime=SOUND, openvino=SOUND, paddle=SOUND, paddle_onednn=SOUND)

@@ -48,6 +48,8 @@ def choose_engine(exported: Exported, *, device: str, lower_precision: bool, thr
     if not known:
         # Not this package's export, of which nothing is known: oneDNN crashes on PaddleX's own.
         return here[0]
+    # Of one machine; times of another one, or of first use here, do not compare with them.
+    ms = {name: agreement.ms_per_picture for name, agreement in known.items()}
     record = _Record(exported, threads=threads)
     for name in here:
         # Numbers of lower precision come out differently from processor to processor.
@@ -61,8 +63,8 @@ def choose_engine(exported: Exported, *, device: str, lower_precision: bool, thr
             f"{exported.folder}: no engine here agrees with the trained model ({differing or 'none was compared'}); "
             f"name one of {', '.join(here)} to run it all the same"
         )
-    fastest = min(known[name].ms_per_picture for name in sound)
-    near = [name for name in sound if known[name].ms_per_picture <= SLOWER * fastest]
+    fastest = min((ms[name] for name in sound if name in ms), default=0.0)
+    near = [name for name in sound if name not in ms or ms[name] <= SLOWER * fastest]
     return near[0] if len(near) == 1 else record.fastest(near)
 
 
