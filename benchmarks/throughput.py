@@ -48,18 +48,21 @@ def compare(each: dict[str, Way], files: list[str], *, block: int, blocks: int, 
     for way in each.values():
         list(way(files[:3]))
     seconds: dict[str, list[float]] = {name: [] for name in each}
+    processor: dict[str, list[float]] = {name: [] for name in each}
     for start in range(0, block * blocks, block):
         for name, way in each.items():
-            begin = time.perf_counter()
+            begin, cpu = time.perf_counter(), time.process_time()
             for result in way(files[start : start + block]):
                 result.to_rle() if save is None else result.save_all(save)
             seconds[name].append((time.perf_counter() - begin) / block)
+            processor[name].append((time.process_time() - cpu) / block)
     first = seconds["one by one"]
     for name, values in seconds.items():
         ratios = [a / b for a, b in zip(first, values, strict=True)]
         print(
             f"{name:50} {1 / statistics.median(values):6.2f} pictures/s, median ratio "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f}), "
+            f"{statistics.median(processor[name]):.2f} s of processor time a picture"
         )
 
 

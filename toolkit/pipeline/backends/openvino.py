@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +19,14 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
     import openvino
 
     path = ENGINES[name].graph(exported)
+    threads = threads or cores()
+    streams = max(1, cores() // threads)
     settings = {
         # Said always, since OpenVINO takes bf16 by itself where the processor has it. What is not 8-bit takes it too.
         "INFERENCE_PRECISION_HINT": "f32" if ENGINES[name].precision == "f32" else "bf16",
-        "INFERENCE_NUM_THREADS": threads or cores(),
-        "PERFORMANCE_HINT": "LATENCY",
+        # A caller's run has one stream, and that its share of the threads.
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads * streams,
         # Pinned threads of several processes, or of this one's other work, would wait for the same core.
         "ENABLE_CPU_PINNING": False,
     }
@@ -29,14 +34,16 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
         model = openvino.Core().compile_model(str(path), "CPU", settings)
     except Exception as error:
         raise not_loadable(path, error) from None
-    request = model.create_infer_request()
+    requests = threading.local()
     inputs = [given.get_any_name() for given in model.inputs]
     most = model.inputs[0].get_partial_shape()[0]
 
     def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
         feed = {"image": image, "im_shape": im_shape}
+        if not hasattr(requests, "own"):
+            requests.own = model.create_infer_request()
         # A copy: the arrays that a request returns are overwritten by its next run.
-        result = request.infer({key: feed[key] for key in inputs})
+        result = requests.own.infer({key: feed[key] for key in inputs})
         return [np.array(result[output]) for output in model.outputs]
 
-    return FastGraph(exported, name, network, at_once=most.get_length() if most.is_static else None)
+    return FastGraph(exported, name, network, at_once=most.get_length() if most.is_static else None, shared=True)
