@@ -81,7 +81,7 @@ def config(folder: Path, **changes: object) -> dict[str, object]:
     return {"pipeline_name": "instance_segmentation", "SubModules": {"InstanceSegmentation": module}}
 
 
-def count(pipeline: predictor.Pipeline, **arguments: float) -> int:
+def count(pipeline: predictor.Pipeline, **arguments: Any) -> int:
     [result] = pipeline.predict(np.zeros((6, 7, 3), np.uint8), **arguments)  # type: ignore[arg-type]
     return len(result["boxes"])
 
@@ -94,6 +94,17 @@ def test_threshold_of_the_call_then_of_the_config_then_of_the_model(folder: Path
     assert count(create_pipeline(config=config(folder, threshold=0.0))) == 4, "0 is a threshold"
     describe(folder, draw_threshold=None)
     assert count(create_pipeline(folder)) == 2, "one half where nobody says it"
+
+
+def test_thresholds_by_class(folder: Path) -> None:
+    describe(folder, label_list=["disc", "ring"])
+    pipeline = create_pipeline(config=config(folder))
+    assert count(pipeline, threshold={"disc": 0.5}) == 2
+    assert count(pipeline, threshold={"disc": 0.1, "ring": 0.9}) == 4
+    # Those that are not named have the model's.
+    assert count(pipeline, threshold={"ring": 0.05}) == 3
+    with pytest.raises(UserError, match="no class cube; there are disc, ring"):
+        count(pipeline, threshold={"cube": 0.5})
 
 
 def test_hpip_of_the_call_then_of_the_module_then_of_the_config(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
