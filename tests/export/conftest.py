@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ SIZE = (128, 192)
 NAMES = (
     "Cascade-MaskRCNN-ResNet50-FPN",
     "Mask-RT-DETR-S",
-    "MaskRCNN-ResNet50",
+    # Without a pyramid each step of a test takes many seconds; tests/test_sixteen.py has it too.
+    pytest.param("MaskRCNN-ResNet50", marks=pytest.mark.slow),
     "MaskRCNN-ResNet50-FPN",
     "PP-YOLOE_seg-S",
     "SOLOv2",
 )
+HAS_OPENVINO = find_spec("openvino") is not None
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not here; pip install openvino")
 SPREAD = {"pred_cls": 20.0, "score_head": 20.0, "solo_cate": 5.0, "bbox_score": 20.0}
 """By what the weights of the layers that give the scores are multiplied."""
 
