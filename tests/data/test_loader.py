@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.data.recipes import plain_recipe
 from tests.golden import fill
 from toolkit.data.coco import Annotation, Picture, Split, find_dataset
 from toolkit.data.images import read_rgb
@@ -16,7 +17,7 @@ from toolkit.data.masks import mask_to_rle, polygons_to_mask
 from toolkit.data.preprocess import Preprocess, steps_of
 from toolkit.data.transforms import boxes_of
 from toolkit.errors import UserError
-from toolkit.recipe import Recipe, parse_recipe
+from toolkit.recipe import Recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHAPES = find_dataset(Path(__file__).parents[2] / "datasets" / "shapes")
@@ -29,22 +30,10 @@ AUGMENTATION = [
 
 
 def recipe(*, batch_size: int = 4, workers: int = 0, seed: int = 0, **data: Any) -> Recipe:
-    return parse_recipe(
-        {
-            "model": {"name": "PP-YOLOE_seg-S"},
-            "data": {"input_size": [96, 128], "workers": workers, **data},
-            "train": {
-                "epochs": 1,
-                "batch_size": batch_size,
-                "lr": 1,
-                "lr_batch_size": 1,
-                "optimizer": {"name": "AdamW"},
-                "schedule": {"name": "constant"},
-                "seed": seed,
-            },
-            "evaluate": {"batch_size": 3},
-        },
-        origin="test",
+    return plain_recipe(
+        data={"input_size": [96, 128], "workers": workers, **data},
+        train={"batch_size": batch_size, "seed": seed},
+        evaluate={"batch_size": 3},
     )
 
 

@@ -9,33 +9,23 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.data.recipes import plain_recipe
 from toolkit.data import tiles as tiles_module
 from toolkit.data.coco import Annotation, Picture, Split
 from toolkit.data.loader import LEAST_PIXELS, TrainBatches, eval_batches
 from toolkit.data.masks import mask_to_polygons, mask_to_rle, segmentation_to_mask
 from toolkit.data.tiles import Reader, near_each_other, tiles_of
 from toolkit.data.tiling import windows_of
-from toolkit.recipe import Recipe, Tiling, parse_recipe
+from toolkit.recipe import Recipe, Tiling
 
 TILING = Tiling(size=(64, 64), overlap=0.25, empty=0.5)
 
 
 def recipe(tiling: Tiling | None = TILING, *, batch_size: int = 4, **data: Any) -> Recipe:
-    return parse_recipe(
-        {
-            "model": {"name": "PP-YOLOE_seg-S"},
-            "data": {"input_size": [64, 64], "workers": 0, "interpolation": "nearest", **data},
-            "train": {
-                "epochs": 1,
-                "batch_size": batch_size,
-                "lr": 1,
-                "lr_batch_size": 1,
-                "optimizer": {"name": "AdamW"},
-                "schedule": {"name": "constant"},
-            },
-            "tiling": tiling.model_dump() if tiling else None,
-        },
-        origin="test",
+    return plain_recipe(
+        data={"input_size": [64, 64], "workers": 0, "interpolation": "nearest", **data},
+        train={"batch_size": batch_size},
+        tiling=tiling.model_dump() if tiling else None,
     )
 
 

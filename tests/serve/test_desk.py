@@ -86,6 +86,28 @@ def test_what_has_waited_too_long_is_let_go(pipeline: Fixed) -> None:
     one.close()
 
 
+def test_of_a_batch_only_what_is_late_is_let_go(pipeline: Fixed) -> None:
+    pipeline.batch_size = 4
+    one = desk(pipeline, seconds=0.6)
+
+    async def run() -> None:
+        pipeline.go.clear()
+        first = asyncio.create_task(one.find([PICTURE], None))
+        await asyncio.sleep(0.1)
+        late = asyncio.create_task(one.find([PICTURE.copy()], None))
+        await asyncio.sleep(0.6)
+        in_time = asyncio.create_task(one.find([PICTURE.copy()], None))
+        await asyncio.sleep(0.05)
+        pipeline.go.set()
+        await first
+        with pytest.raises(RefusedError, match="waited too long"):
+            await late
+        assert len(await in_time) == 1
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    one.close()
+
+
 def test_an_error_reaches_its_request_and_the_next_one_is_served(pipeline: Fixed) -> None:
     one = desk(pipeline)
 

@@ -8,13 +8,12 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.data.images import read_rgb
+from toolkit.data.images import decode_rgb, read_rgb
 from toolkit.errors import UserError
 
 EXTENSIONS = (".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -123,10 +122,7 @@ def _download(url: str) -> NDArray[np.uint8]:
         raise UserError(f"{url}: cannot be downloaded: {' '.join(str(error).split())}") from None
     if len(data) > URL_BYTES:
         raise UserError(f"{url}: larger than {URL_BYTES >> 20} MB")
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "picture"
-        file.write_bytes(data)
-        try:
-            return read_rgb(file)
-        except UserError:
-            raise UserError(f"{url}: not a picture that can be read") from None
+    try:
+        return decode_rgb(data, name=url)
+    except UserError:
+        raise UserError(f"{url}: not a picture that can be read") from None

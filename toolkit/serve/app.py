@@ -78,7 +78,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
-        return _json(answer(None, code=error.status_code, message=str(error.detail)), error.status_code)
+        return _refusal(None, RefusedError(error.status_code, str(error.detail)))
 
     @app.get("/health", operation_id="checkHealth", response_model=Answer)
     async def health() -> Response:

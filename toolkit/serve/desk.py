@@ -86,16 +86,17 @@ class Desk:
         self._thread.join()
 
     def _work(self) -> None:
-        while jobs := self._take():
+        while taken := self._take():
             now = time.monotonic()
-            late = [job for job in jobs if now - job.arrived > self._limits.seconds]
-            for job in late:
-                _settle(job, RefusedError(503, "waited too long; come again", retry_after=1))
-            jobs = [job for job in jobs if job not in late]
+            jobs = []
+            for job in taken:
+                if now - job.arrived > self._limits.seconds:
+                    _settle(job, RefusedError(503, "waited too long; come again", retry_after=1))
+                else:
+                    metrics.STAGE.labels("wait").observe(now - job.arrived)
+                    jobs.append(job)
             if not jobs:
                 continue
-            for job in jobs:
-                metrics.STAGE.labels("wait").observe(now - job.arrived)
             metrics.BATCH.observe(len(jobs))
             results: Sequence[Any]
             try:
