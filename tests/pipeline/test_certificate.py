@@ -68,6 +68,26 @@ def test_an_engine_that_finds_the_same_holds_and_one_with_swapped_columns_does_n
         assert wrong.box_ap_change < -0.9
 
 
+def test_of_a_model_that_has_hardly_learnt_a_tenth_may_differ() -> None:
+    rows = Agreement("f32", 200, 190, 0.0, 0.0, 0.06, 0.98, mask_ap_change=0.0, box_ap_change=0.0)
+    assert not rows.holds
+    early = replace(rows, learnt=False)
+    assert early.holds
+    assert "shows little" in early.describe()
+    assert not replace(early, matched=170).holds
+    assert not replace(early, mask_iou_mean=0.8).holds
+    assert not replace(early, box_ap_change=0.01).holds
+
+
+def test_what_the_trained_model_finds_on_the_sample_says_whether_it_has_learnt(tmp_path: Path) -> None:
+    exported = read_exported(make_folder(tmp_path))
+    sample = read_sample(tmp_path)
+    assert sample is not None
+    assert check(exported, sample, boxes_of(sample), precision="f32").learnt
+    lost = [found.kept(np.zeros(len(found), bool)) for found in sample.trained]
+    assert not check(exported, replace(sample, trained=lost), boxes_of(sample), precision="f32").learnt
+
+
 @pytest.mark.parametrize(("precision", "allowed"), [("f32", 0.001), ("bf16", 0.003), ("int8", 0.01)])
 def test_allowances(precision: str, allowed: float) -> None:
     good = Agreement(precision, 10, 10, 0.0, 0.0, 1.0, 1.0, mask_ap_change=allowed, box_ap_change=-allowed)

@@ -25,10 +25,14 @@ AP_CHANGE = {"f32": 0.001, "bf16": 0.003, "int8": 0.01}
 """By how much mask and box AP may change."""
 NEAR = {"f32": (1e-3, 0.5), "bf16": (0.05, 5.0), "int8": (0.2, 20.0)}
 """Rows match whose scores differ by no more than the first, and whose boxes, in pixels, by no more than the second."""
-MATCHED = 0.98
-"""Least part of the rows that must match in f32; ties inside a network (top-k, suppression) may flip a few."""
-MASK_IOU = 0.99
-"""Least mean over the matched rows in f32."""
+MATCHED, MASK_IOU = 0.98, 0.99
+"""Least part of the rows that must match in f32, since ties inside a network (top-k, suppression) may flip a few, and
+least mean over the matched rows."""
+LEARNT = 0.05
+"""Mask AP below which a model has hardly learnt anything."""
+HARDLY = 0.9
+"""Stands for both of `MATCHED` and `MASK_IOU` then: many scores are alike and mask logits near 0, so that the last bits
+decide which rows are kept and which pixels are set."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Agreement:
     box_ap_change: float | None = None
     ms_per_picture: float = 0.0
     """Median, without reading and preparing the picture."""
+    learnt: bool = True
+    """Whether the trained model's mask AP is at least `LEARNT`, or not known."""
 
     @property
     def holds(self) -> bool:
@@ -60,15 +66,17 @@ class Agreement:
             small = max(abs(self.mask_ap_change), abs(self.box_ap_change)) <= AP_CHANGE[self.precision]
         if self.precision != "f32":
             return small
+        matched, mask_iou = (MATCHED, MASK_IOU) if self.learnt else (HARDLY, HARDLY)
         # Of few rows one may miss.
         missing = self.rows - self.matched
-        return small and missing <= max(1, round(self.rows * (1 - MATCHED))) and self.mask_iou_mean >= MASK_IOU
+        return small and missing <= max(1, round(self.rows * (1 - matched))) and self.mask_iou_mean >= mask_iou
 
     def describe(self) -> str:
         if not self.rows:
             return "nothing found by the trained model, which shows little"
         change = "" if self.mask_ap_change is None else f", mask AP {self.mask_ap_change:+.4f}"
         change += "" if self.box_ap_change is None else f", box AP {self.box_ap_change:+.4f}"
+        change += "" if self.learnt else "; the model has hardly learnt anything, so this shows little"
         return (
             f"{self.matched} of {self.rows} rows matched, score within {self.score:.1e}, box within {self.box:.3f} px, "
             f"mask IoU mean {self.mask_iou_mean:.4f} (least {self.mask_iou_min:.3f}){change}"
@@ -134,7 +142,8 @@ def check(exported: Exported, sample: Sample, backend: Callable[..., list[Detect
     before, after = average_precisions(sample, sample.trained), average_precisions(sample, found)
     if before is None or after is None:
         return agreement
-    return replace(agreement, mask_ap_change=after[0] - before[0], box_ap_change=after[1] - before[1])
+    changes = {"mask_ap_change": after[0] - before[0], "box_ap_change": after[1] - before[1]}
+    return replace(agreement, **changes, learnt=before[0] >= LEARNT)
 
 
 def run_each(call: Callable[[Prepared], Detections], pictures: Sequence[Prepared]) -> tuple[list[Detections], float]:
