@@ -5,7 +5,7 @@ import math
 import numpy as np
 import paddle
 
-from toolkit.nn.attention import DeformableAttention, SelfAttention
+from toolkit.nn.attention import DeformableAttention, SelfAttention, values_of_all
 
 
 def test_training_and_inference_attend_alike() -> None:
@@ -70,7 +70,7 @@ def test_deformable_attention_looks_around_its_box() -> None:
         memory.append(np.stack([x, y, x, y], -1).reshape(-1, 4))
     values = paddle.to_tensor(np.concatenate(memory)[None].astype("float32"))
     boxes = paddle.to_tensor([[[0.5, 0.4, 0.3, 0.2], [0.4, 0.6, 0.2, 0.2]]])
-    seen = layer(paddle.zeros([1, 2, 4]), boxes=boxes, memory=values, sizes=sizes).numpy()[0]
+    seen = layer(paddle.zeros([1, 2, 4]), boxes=boxes, values=layer.values(values, sizes)).numpy()[0]
     # Of two heads one looks to the right, one to the left: 1, 2, 3 steps of a sixth of the box.
     step = boxes.numpy()[0, :, 2] / 6 * np.mean([1, 2, 3])
     np.testing.assert_allclose(seen[:, 0], boxes.numpy()[0, :, 0] + step, atol=1e-5)
@@ -87,7 +87,18 @@ def test_offsets_and_weights_follow_the_query() -> None:
     query = paddle.randn([2, 5, 4])
     query.stop_gradient = False
     boxes = paddle.rand([2, 5, 4]) * 0.5 + 0.25
-    layer(query, boxes=boxes, memory=memory, sizes=[(8, 6), (4, 3)]).pow(2).sum().backward()
+    layer(query, boxes=boxes, values=layer.values(memory, [(8, 6), (4, 3)])).pow(2).sum().backward()
     assert (query.grad.abs().sum(-1) > 0).all()
     for parameter in layer.parameters():
         assert parameter.grad.abs().sum() > 0
+
+
+def test_the_values_of_all_layers_at_once_are_those_of_each() -> None:
+    paddle.seed(0)
+    layers = [DeformableAttention(8, heads=2, levels=2, points=3) for _ in range(3)]
+    sizes = [(8, 6), (4, 3)]
+    maps = [paddle.randn([2, 8, *size]) for size in sizes]
+    memory = paddle.concat([level.flatten(2).transpose([0, 2, 1]) for level in maps], axis=1)
+    for layer, values in zip(layers, values_of_all(layers, maps), strict=True):
+        for one, other in zip(layer.values(memory, sizes), values, strict=True):
+            np.testing.assert_allclose(other.numpy(), one.numpy(), atol=1e-5)

@@ -21,7 +21,7 @@ from paddle import Tensor, nn
 
 from toolkit.errors import UserError
 from toolkit.losses.set_loss import Objects, Pairs, Predictions, corners, match, set_losses
-from toolkit.nn.attention import DeformableAttention, SelfAttention
+from toolkit.nn.attention import DeformableAttention, SelfAttention, values_of_all
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
 from toolkit.nn.hybrid_encoder import MaskHybridEncoder
@@ -330,8 +330,10 @@ class _Transformer(nn.Layer):
         # look forward twice, Zhang et al. 2023). The head is called for each of its two uses: gradients that add up in
         # another order leave the golden figures within a few steps.
         boxes, previous = F.sigmoid(place), None
-        for layer in self.decoder.layers:
-            content = layer(content, self.query_pos_head(boxes), boxes, memory, sizes, mask)
+        known = [] if self.training else values_of_all([layer.cross_attn for layer in self.decoder.layers], maps)
+        for number, layer in enumerate(self.decoder.layers):
+            values = layer.cross_attn.values(memory, sizes) if self.training else known[number]
+            content = layer(content, self.query_pos_head(boxes), boxes, values, mask)
             corrected = F.sigmoid(self.bbox_head(content) + _logit(boxes))
             if self.training:
                 said = corrected if previous is None else F.sigmoid(self.bbox_head(content) + _logit(previous))
@@ -390,12 +392,11 @@ class _DecoderLayer(nn.Layer):
         x: Tensor,
         position: Tensor,
         boxes: Tensor,
-        memory: Tensor,
-        sizes: Sequence[tuple[int, int]],
+        values: Sequence[Tensor],
         mask: Tensor | None,
     ) -> Tensor:
         x = self.norm1(x + self.self_attn(x, position=position, mask=mask))
-        x = self.norm2(x + self.cross_attn(x + position, boxes=boxes, memory=memory, sizes=sizes))
+        x = self.norm2(x + self.cross_attn(x + position, boxes=boxes, values=values))
         return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
 
 

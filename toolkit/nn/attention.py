@@ -68,9 +68,16 @@ class DeformableAttention(nn.Layer):
         self.value_proj = nn.Linear(dim, dim, weight_attr=xavier)
         self.output_proj = nn.Linear(dim, dim, weight_attr=xavier)
 
-    def forward(self, query: Tensor, *, boxes: Tensor, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """`query` `[B, Q, D]`; `boxes` `[B, Q, 4]`, centre and size relative to the picture; `memory` `[B, T, D]`, the
-        levels' pixels in a row; `sizes`, height and width of the levels."""
+    def values(self, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """What queries look at, L maps `[B, D, h, w]`, from `memory` `[B, T, D]`, the levels' pixels in a row, whose
+        heights and widths are `sizes`; for `forward`."""
+        value = self.value_proj(memory).transpose([0, 2, 1])
+        pixels = value.split([height * width for height, width in sizes], axis=-1)
+        return [level.reshape([0, 0, *size]) for level, size in zip(pixels, sizes, strict=True)]
+
+    def forward(self, query: Tensor, *, boxes: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """`query` `[B, Q, D]`; `boxes` `[B, Q, 4]`, centre and size relative to the picture; `values`, L maps
+        `[B, D, h, w]`."""
         queries, dim = query.shape[1:]
         heads, levels, points = self.heads, self.levels, self.points
 
@@ -83,14 +90,21 @@ class DeformableAttention(nn.Layer):
         weights = F.softmax(self.attention_weights(query).reshape([-1, queries, heads, levels * points]))
         weights = weights.transpose([0, 2, 1, 3]).reshape([-1, 1, queries, levels * points])  # [BH, 1, Q, LP]
 
-        value = self.value_proj(memory).transpose([0, 2, 1]).reshape([-1, dim // heads, memory.shape[1]])
-        pixels = value.split([height * width for height, width in sizes], axis=-1)
         seen = [
-            F.grid_sample(level.reshape([-1, dim // heads, *size]), grid[:, index], align_corners=False)
-            for index, (level, size) in enumerate(zip(pixels, sizes, strict=True))
+            F.grid_sample(level.reshape([-1, dim // heads, *level.shape[2:]]), grid[:, index], align_corners=False)
+            for index, level in enumerate(values)
         ]  # L x [BH, D / H, Q, P]
         mixed = (paddle.concat(seen, axis=-1) * weights).sum(-1)  # [BH, D / H, Q]
         return self.output_proj(mixed.reshape([-1, dim, queries]).transpose([0, 2, 1]))
+
+
+def values_of_all(layers: Sequence[DeformableAttention], maps: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The `values` of each layer, for use without gradients: one convolution of each of the L `maps` `[B, D, h, w]`,
+    whose outcome needs no transposing."""
+    weight = paddle.concat([layer.value_proj.weight for layer in layers], axis=1).t().unsqueeze([2, 3])
+    bias = paddle.concat([layer.value_proj.bias for layer in layers])
+    levels = [F.conv2d(level, weight, bias).chunk(len(layers), axis=1) for level in maps]
+    return [list(values) for values in zip(*levels, strict=True)]
 
 
 def _star(heads: int, levels: int, points: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
