@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.models import build_model as build_model
+    from toolkit.pipeline.model import create_model as create_model
     from toolkit.pipeline.predictor import create_pipeline as create_pipeline
 
 __version__ = "0.1.0"
@@ -55,6 +56,10 @@ def __getattr__(name: str) -> Any:
         from toolkit.pipeline.predictor import create_pipeline
 
         return create_pipeline
+    if name == "create_model":
+        from toolkit.pipeline.model import create_model
+
+        return create_model
     if name == "build_model":
         from toolkit.models import build_model
 

@@ -121,17 +121,25 @@ def test_it_finds_what_predict_finds(service: Service, project: Project, picture
 def test_the_sample_is_replayed(service: Service, project: Project) -> None:
     said = run_in(project.folder, "serve", "--pipeline", "pipeline.yaml", "--self-test").stdout
     assert "rows matched" in said
+    request, golden = (
+        json.loads((project.run / "inference" / "sample" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("request", "answer")
+    )
+    status, tree = service.post(**request)
+    assert (status, tree["logId"]) == (200, golden["logId"])
+    pairs = list(zip(tree["result"]["instances"], golden["result"]["instances"], strict=False))
+    assert sum(abs(a["score"] - b["score"]) < 1e-3 for a, b in pairs) >= 0.9 * len(pairs) > 0
     with urllib.request.urlopen(f"{service.url}/sample", timeout=30) as response:
         assert response.headers["content-type"] == "image/png"
 
 
 def test_an_export_that_finds_something_else_is_not_served(project: Project, tmp_path: Path) -> None:
     shutil.copytree(project.run / "inference", tmp_path / "inference")
-    file = tmp_path / "inference" / "sample" / "detections.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    for row in rows:
+    file = tmp_path / "inference" / "sample" / "answer.json"
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    for row in tree["result"]["instances"]:
         row["score"] /= 2
-    file.write_text(json.dumps(rows), encoding="utf-8")
+    file.write_text(json.dumps(tree), encoding="utf-8")
     said = run_in(tmp_path, "serve", "--pipeline", "inference", "--engine", "paddle", "--self-test", code=2).stderr
     assert "self-test failed" in said.splitlines()[-1]
 

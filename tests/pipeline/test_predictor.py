@@ -5,7 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from toolkit import create_pipeline
+from toolkit import cores, create_model, create_pipeline
 from toolkit.cli.main import app
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
@@ -26,6 +27,7 @@ from toolkit.pipeline import predictor, sessions
 from toolkit.pipeline.backends import load_backend
 from toolkit.pipeline.config import HpiConfig
 from toolkit.pipeline.exported import read_exported
+from toolkit.pipeline.pages import READERS
 from toolkit.pipeline.predictor import predict_files
 
 SCORES = np.array([0.9, 0.6, 0.4, 0.2], np.float32)
@@ -300,6 +302,83 @@ def test_files_are_saved_beside_each_other_and_never_over_each_other(
     said = capsys.readouterr()
     assert f"{pictures / 'a.jpg'}: 3 instances: disc 0.90, disc 0.60, disc 0.40" in said.out
     assert "broken.png" in said.err
+
+
+def test_pages_and_frames_are_saved_by_their_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.new("RGB", (9, 6)) for _ in range(2)]
+    pages[0].save(tmp_path / "a.pdf", save_all=True, append_images=pages[1:])
+    assert predict_files(tmp_path / "a.pdf", pipeline=folder, save_path=tmp_path / "out") == 2
+    saved = {path.name for path in (tmp_path / "out").iterdir()}
+    assert saved == {"a_0_res.png", "a_0_res.json", "a_1_res.png", "a_1_res.json"}
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'a.pdf'} [0]: 3 instances" in said
+    assert f"{tmp_path / 'a.pdf'} [1]: 3 instances" in said
+
+
+def test_frames_of_a_long_video_are_not_held(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: set[int] = set()
+
+    def frames(*_: str) -> Iterator[np.ndarray]:
+        for number in range(300):
+            frame = np.full((6, 7, 3), number % 256, np.uint8)
+            alive.add(number)
+            weakref.finalize(frame, alive.discard, number)
+            yield frame
+
+    monkeypatch.setitem(READERS, ".mp4", frames)
+    (tmp_path / "a.mp4").touch()
+    most = seen = 0
+    for number, result in enumerate(create_pipeline(folder).predict(tmp_path / "a.mp4")):
+        assert result["page_index"] == number
+        assert (result["input_img"] == number % 256).all()
+        most, seen = max(most, len(alive)), number + 1
+    assert seen == 300
+    assert most <= 2 * (cores() + predictor.READERS) + 3
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("0.5", 2), ("1", 0), ("0", 4), ("{disc: 0.8}", 1), ("{disc: 0.1, ring: 1}", 4), (None, 3)]
+)
+def test_threshold_on_the_command_line(folder: Path, tmp_path: Path, said: str | None, expected: int) -> None:
+    describe(folder, label_list=["disc", "ring"])
+    Image.new("RGB", (9, 6)).save(tmp_path / "a.png")
+    arguments = ["--input", str(tmp_path / "a.png"), "--pipeline", str(folder)]
+    done = CliRunner().invoke(app, ["predict", *arguments, *(["--threshold", said] if said else [])])
+    assert done.exit_code == 0
+    assert f"a.png: {expected} instances" in done.output
+
+
+@pytest.mark.parametrize("said", ["1.5", "-1", "half", "yes", "{disc: 2}", "[0.5]", "{", ""])
+def test_thresholds_that_are_none(folder: Path, said: str) -> None:
+    with pytest.raises(UserError, match=r"--threshold .*must be a number from 0 to 1, or such numbers by class"):
+        predict_files("a.png", pipeline=folder, threshold=said)
+
+
+def test_batches_of_nothing_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="batch_size: must be at least 1"):
+        list(create_pipeline(folder).predict([np.zeros((6, 7, 3), np.uint8)], batch_size=0))
+
+
+def test_a_model_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.zeros((6, 7, 3), np.uint8)
+    model = create_model("Mask-RT-DETR-S", folder, batch_size=2)
+    fake = model.pipeline.backend
+    assert isinstance(fake, Fake)
+    assert [len(result["boxes"]) for result in model.predict([picture] * 2)] == [3, 3]
+    assert [len(result["boxes"]) for result in model([picture] * 3, 3, threshold=0.5)] == [2, 2, 2]
+    assert fake.batches == [2, 3]
+    assert [len(result["boxes"]) for result in create_model("Mask-RT-DETR-S", folder, threshold=0.8)(picture)] == [1]
+    with pytest.raises(UserError, match="create_model: model_name: Mask-RTDETR-S is unknown; did you mean Mask"):
+        create_model("Mask-RTDETR-S", folder)
+    with pytest.raises(UserError, match="the folder holds Mask-RT-DETR-S, the pipeline asks for SOLOv2"):
+        create_model("SOLOv2", folder)
+    with pytest.raises(UserError, match="create_model: model_dir nowhere: no such folder"):
+        create_model("Mask-RT-DETR-S", "nowhere")
+    monkeypatch.setenv("PADDLE_PDX_CACHE_HOME", str(folder))
+    with pytest.raises(UserError, match="create_model: no model_dir, and PaddleX's SOLOv2 is not in"):
+        create_model("SOLOv2")
 
 
 def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

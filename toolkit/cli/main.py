@@ -16,6 +16,7 @@ from toolkit.cli.inspect import inspect
 from toolkit.cli.lr_find import lr_find
 from toolkit.cli.merge import merge
 from toolkit.cli.models import models
+from toolkit.cli.pipeline import app as pipeline
 from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
 from toolkit.cli.runs import app as runs
@@ -59,6 +60,7 @@ app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
 app.command()(export)
 app.command()(predict)
+app.add_typer(pipeline, name="pipeline")
 app.command()(benchmark)
 app.command()(serve)
 

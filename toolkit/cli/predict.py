@@ -10,16 +10,28 @@ Tiles = Annotated[
     str | None,
     typer.Option(help="Tiles of large pictures, as '{size: [640, 640]}', or off; else as the model was trained."),
 ]
+UseHpip = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-hpip/--no-use-hpip",
+        "--use_hpip/--no_use_hpip",
+        help="Engines of lower precision too, if they are as good; else the config's.",
+    ),
+]
+HpiConfig = Annotated[
+    str | None, typer.Option("--hpi-config", "--hpi_config", help="Which one: '{backend: openvino}', as in PaddleX.")
+]
 
 
 def predict(
-    input: Annotated[str, typer.Option(help="Picture, folder of pictures, or URL of a picture.")],
+    input: Annotated[str, typer.Option(help="Picture, PDF or video, its URL, or folder of pictures.")],
     pipeline: Annotated[
         str,
         typer.Option(help="Pipeline config, folder of an exported model, or the newest run's exported model."),
     ] = "instance_segmentation",
     threshold: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Least score; else the config's, else the model's.")
+        str | None,
+        typer.Option(help="Least score, or scores by class: '{cat: 0.3}'; else the config's, else the model's."),
     ] = None,
     save_path: Annotated[
         str | None, typer.Option("--save-path", "--save_path", help="Folder for the drawn pictures and the JSON.")
@@ -32,14 +44,8 @@ def predict(
         str | None,
         typer.Option(help="onnxruntime, openvino, paddle, ... (docs/engines.md); the fastest exact one if not given."),
     ] = None,
-    use_hpip: Annotated[
-        bool | None,
-        typer.Option("--use-hpip", "--use_hpip", help="Engines of lower precision too, if they are as good."),
-    ] = None,
-    hpi_config: Annotated[
-        str | None,
-        typer.Option("--hpi-config", "--hpi_config", help="Which one: '{backend: openvino}', as in PaddleX."),
-    ] = None,
+    use_hpip: UseHpip = None,
+    hpi_config: HpiConfig = None,
     tiling: Tiles = None,
 ) -> None:
     """Find the instances in pictures, with their masks."""

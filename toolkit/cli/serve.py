@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.predict import HpiConfig, UseHpip
+
 
 def serve(
     pipeline: Annotated[
@@ -16,6 +18,8 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     device: Annotated[str | None, typer.Option(help="cpu, gpu:0 and so on; else the config's, else cpu.")] = None,
     engine: Annotated[str | None, typer.Option(help="What runs the model; chosen by itself if not given.")] = None,
+    use_hpip: UseHpip = None,
+    hpi_config: HpiConfig = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with the model.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long a request may wait; then 503.")] = 30.0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of a picture.")] = 50_000_000,
@@ -47,6 +51,8 @@ def serve(
         pipeline=pipeline,
         device=device,
         engine=engine,
+        use_hpip=use_hpip,
+        hpi_config=hpi_config,
         visualize=visualize,
         token=token,
         url_hosts=[name.lower() for name in url_host or []],

@@ -19,6 +19,7 @@ from toolkit.pipeline.certificate import Agreement, Certificate, average_precisi
 from toolkit.pipeline.exported import Exported, read_exported
 from toolkit.pipeline.sample import Sample, write_detections, write_pictures
 from toolkit.recipe import Recipe
+from toolkit.serve.selftest import write_golden
 
 
 def certify(
@@ -44,6 +45,7 @@ def certify(
     trained, ms = run_each(lambda picture: detect_prepared(model, [picture])[0], prepared)
     sample = Sample(split, trained)
     write_detections(folder, sample)
+    write_golden(folder, sample)
     backends: dict[str, Agreement] = {}
     for name, engine in ENGINES.items():
         if engine.lacks(exported, "cpu") is None:

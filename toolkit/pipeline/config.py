@@ -28,6 +28,8 @@ from toolkit.recipe import Tiling, dump_yaml, parse_tiling
 from toolkit.zoo import MODELS
 
 NAME = "instance_segmentation"
+DEFAULT = "Mask-RT-DETR-S"
+"""The model of the pipeline where nothing names one, as in PaddleX."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +188,8 @@ def load_pipeline_config(pipeline: str | os.PathLike[str] | Mapping[str, Any] | 
     )
 
 
-def dump_pipeline_config(*, model_name: str, model_dir: Path, threshold: float) -> str:
-    """The config, current generation, for an exported model.
+def dump_pipeline_config(*, model_name: str, model_dir: Path | None, threshold: float) -> str:
+    """The config, current generation, for an exported model; without `model_dir`, for PaddleX's own.
 
     `model_dir` is written as an absolute path: PaddleX takes a relative one from the working directory, so only an
     absolute one means the same from everywhere.
@@ -195,7 +197,7 @@ def dump_pipeline_config(*, model_name: str, model_dir: Path, threshold: float) 
     module = {
         "module_name": NAME,
         "model_name": model_name,
-        "model_dir": str(model_dir.resolve()),
+        "model_dir": str(model_dir.resolve()) if model_dir else None,
         "batch_size": 1,
         "threshold": threshold,
     }
@@ -233,15 +235,11 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
         )
     assert isinstance(config, _Current)
     module = config.SubModules.InstanceSegmentation
-    if module.model_name not in MODELS:
-        close = difflib.get_close_matches(module.model_name, MODELS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else "`seg-tune models` lists them"
-        raise UserError(f"{origin}: SubModules.InstanceSegmentation.model_name: {module.model_name} is unknown; {hint}")
     return PipelineConfig(
         model_name=module.model_name,
-        model_dir=_folder(module.model_dir, folder, origin)
-        if module.model_dir
-        else _official(module.model_name, origin=origin),
+        model_dir=find_model(
+            module.model_name, module.model_dir, origin=f"{origin}: SubModules.InstanceSegmentation", beside=folder
+        ),
         batch_size=module.batch_size,
         threshold=module.threshold,
         tiling=parse_tiling(module.tiling, origin=f"{origin}: SubModules.InstanceSegmentation"),
@@ -249,6 +247,18 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
         use_hpip=bool(config.use_hpip if module.use_hpip is None else module.use_hpip),
         hpi_config=module.hpi_config or config.hpi_config,
     )
+
+
+def find_model(model_name: str, model_dir: str | None, *, origin: str, beside: Path) -> Path:
+    """The folder of a model: `model_dir`, from the working directory on or from `beside`, or PaddleX's of this name.
+
+    Raises UserError, which says `origin`, for a name that is none of the sixteen and a folder that is not there.
+    """
+    if model_name not in MODELS:
+        close = difflib.get_close_matches(model_name, MODELS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else "`seg-tune models` lists them"
+        raise UserError(f"{origin}: model_name: {model_name} is unknown; {hint}")
+    return _folder(model_dir, beside, origin) if model_dir else _official(model_name, origin=origin)
 
 
 def _folder(name: str, beside: Path, origin: str) -> Path:
@@ -271,16 +281,25 @@ def _official(model_name: str, *, origin: str) -> Path:
 
 
 def _newest() -> PipelineConfig:
+    folder = newest_export()
+    return PipelineConfig(model_dir=folder or _official(DEFAULT, origin=f"pipeline {NAME}: no run in ./output"))
+
+
+def newest_export() -> Path | None:
+    """The folder that the newest run in ./output was exported to; None where there is no run.
+
+    Raises UserError if it is not exported yet.
+    """
     from toolkit.run import Run
 
     try:
         run = Run.find(None)
     except UserError:
-        return PipelineConfig(model_dir=_official("Mask-RT-DETR-S", origin=f"pipeline {NAME}: no run in ./output"))
+        return None
     folder = run.path / "inference"
     if not folder.is_dir():
         raise UserError(f"pipeline {NAME}: the newest run, {run.path}, is not exported yet; run `seg-tune export`")
-    return PipelineConfig(model_dir=folder)
+    return folder
 
 
 def _explain(error: ValidationError, schema: type[BaseModel]) -> str:

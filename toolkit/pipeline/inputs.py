@@ -1,4 +1,4 @@
-"""What can be predicted on: a file, a folder, a URL, an array, or a list of these."""
+"""What can be predicted on: a picture, PDF or video as a file or URL, a folder, an array, or a list of these."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.images import decode_rgb, read_rgb
 from toolkit.errors import UserError
+from toolkit.pipeline.pages import reader_of
 
-EXTENSIONS = (".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings, in upper or lower case, are taken from a folder and all folders in it."""
+EXTENSIONS = (".bmp", ".dib", ".jpeg", ".jpg", ".pbm", ".pdf", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+"""Files with these endings, in upper or lower case, are taken from a folder and all folders in it, as PaddleX does."""
 
 URL_SCHEMES = ("http://", "https://")
 URL_BYTES = 64 * 2**20
@@ -32,6 +36,8 @@ class Picture:
     """`[H, W, 3]`, upright (EXIF orientation applied)."""
     path: str | None
     """The file or the URL; None for an array."""
+    page: int | None = None
+    """Which page of a PDF or frame of a video, counted from 0; None for a picture by itself."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,29 @@ class Source:
     """Where one picture comes from."""
 
     value: Any
-    """A path, an http(s) URL or an array."""
+    """A path, an http(s) URL or an array. Of a PDF or video, the picture itself, or why there are no more."""
 
     def read(self) -> Picture:
         """The picture. Raises UserError, which names the file, for what cannot be read."""
+        if isinstance(self.value, Picture):
+            return self.value
+        if isinstance(self.value, UserError):
+            raise self.value
         if isinstance(self.value, np.ndarray):
             return Picture(_from_bgr(self.value), None)
-        if isinstance(self.value, str) and self.value.lower().startswith(URL_SCHEMES):
-            return Picture(_download(self.value), self.value)
+        if is_url(self.value):
+            return Picture(_decoded(self.value), self.value)
         return Picture(read_rgb(self.value), str(self.value))
 
 
 def list_inputs(input: Any) -> Iterator[Source]:
-    """Yield where the pictures of `input` come from, in order, without reading them.
+    """Yield where the pictures of `input` come from, in order, without reading them; pages and frames come read, each
+    when it is asked for.
 
     Args:
-        input: path of a picture; path of a folder, whose pictures come sorted by path; http(s) URL of a picture;
-            uint8 array `[H, W, 3]` in BGR order, as OpenCV and PaddleX have it, or `[H, W]`; a mapping
-            `{"img": one of these}`; a list or tuple of any of these.
+        input: path or http(s) URL of a picture, a PDF (its pages) or a video (its frames); path of a folder, whose
+            pictures and PDFs come sorted by path; uint8 array `[H, W, 3]` in BGR order, as OpenCV and PaddleX have it,
+            or `[H, W]`; a mapping `{"img": one of these}`; a list or tuple of any of these.
 
     Raises UserError for a folder without pictures, and for an input of another kind.
     """
@@ -67,13 +78,13 @@ def list_inputs(input: Any) -> Iterator[Source]:
         if "img" not in input:
             raise UserError(f"input: a mapping needs the key img (has: {', '.join(map(str, input))})")
         yield from list_inputs(input["img"])
-    elif isinstance(input, np.ndarray) or (isinstance(input, str) and input.lower().startswith(URL_SCHEMES)):
+    elif isinstance(input, np.ndarray):
         yield Source(input)
     elif isinstance(input, (str, Path)):
-        if Path(input).is_dir():
+        if not is_url(input) and Path(input).is_dir():
             yield from _pictures_in(input)
         else:
-            yield Source(input)
+            yield from _of_file(str(input))
     else:
         kind = type(input).__name__
         raise UserError(f"input: {kind}: unknown kind; give a path, a folder, a URL, a BGR array or a list of these")
@@ -84,9 +95,47 @@ def _pictures_in(folder: str | Path) -> Iterator[Source]:
     for path in _walk(str(folder)):
         if path.lower().endswith(EXTENSIONS):
             empty = False
-            yield Source(path)
+            yield from _of_file(path)
     if empty:
         raise UserError(f"{folder}: no picture in this folder (looked for {' '.join(EXTENSIONS)})")
+
+
+def _of_file(name: str) -> Iterator[Source]:
+    reader = reader_of(file_name(name))
+    if reader is None:
+        yield Source(name)
+        return
+    try:
+        with _at_hand(name) as path:
+            for number, rgb in enumerate(reader(path, name)):
+                yield Source(Picture(rgb, name, number))
+    except UserError as error:
+        # In its place, behind the pages or frames before it.
+        yield Source(error)
+
+
+@contextmanager
+def _at_hand(name: str) -> Iterator[str]:
+    """The path of a file, or of what is downloaded for as long as the block runs."""
+    if not is_url(name):
+        if not Path(name).is_file():
+            raise UserError(f"{name}: no such file")
+        yield name
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"file{Path(file_name(name)).suffix}"
+        path.write_bytes(_download(name))
+        yield str(path)
+
+
+def is_url(value: Any) -> bool:
+    """Whether this is an http(s) URL."""
+    return isinstance(value, str) and value.lower().startswith(URL_SCHEMES)
+
+
+def file_name(path: str) -> str:
+    """The name of the file that a path or a URL leads to; empty where it leads to none."""
+    return Path(unquote(urlsplit(path).path) if is_url(path) else path).name
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -114,7 +163,7 @@ def _from_bgr(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgb)
 
 
-def _download(url: str) -> NDArray[np.uint8]:
+def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=URL_SECONDS) as response:
             data = response.read(URL_BYTES + 1)
@@ -122,6 +171,11 @@ def _download(url: str) -> NDArray[np.uint8]:
         raise UserError(f"{url}: cannot be downloaded: {' '.join(str(error).split())}") from None
     if len(data) > URL_BYTES:
         raise UserError(f"{url}: larger than {URL_BYTES >> 20} MB")
+    return data
+
+
+def _decoded(url: str) -> NDArray[np.uint8]:
+    data = _download(url)
     try:
         return decode_rgb(data, name=url)
     except UserError:

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 
 from toolkit import cores
 from toolkit.data.preprocess import Prepared
@@ -32,7 +34,8 @@ READERS = 2
 """Pictures that are read and prepared while others are in the network."""
 
 Network = Backend | Sessions
-Threshold = float | Mapping[str, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Threshold = Share | Mapping[str, Share]
 
 
 class Pipeline:
@@ -89,7 +92,9 @@ class Pipeline:
         self, sources: Iterable[Source], *, threshold: Threshold | None = None, batch_size: int | None = None
     ) -> Iterator[Result | UserError]:
         """Yield, for each of `sources` and in their order, its result, or why it cannot be read; see `predict`."""
-        size = batch_size or self.batch_size
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise UserError(f"batch_size: must be at least 1 (is: {size})")
         work = partial(self._outcomes, threshold=threshold, at_once=size)
         batches = _in_batches(sources, size)
         # The first ones by themselves: a single picture then has all cores and waits for nothing else to be loaded.
@@ -206,7 +211,7 @@ def predict_files(
     input: str | os.PathLike[str],
     *,
     pipeline: str | os.PathLike[str] | None = None,
-    threshold: float | None = None,
+    threshold: Threshold | str | None = None,
     save_path: str | os.PathLike[str] | None = None,
     device: str | None = None,
     engine: str | None = None,
@@ -214,13 +219,18 @@ def predict_files(
     hpi_config: Mapping[str, Any] | str | None = None,
     tiling: str | None = None,
 ) -> int:
-    """Predict on a picture, a folder or a URL; print a line for each picture, and save picture and JSON.
+    """Predict on a picture, PDF or video, a folder or a URL; print a line for each picture, and save picture and JSON.
 
     In `save_path` the subfolders of a folder are kept. Pictures that cannot be read are named and passed over.
+
+    Args:
+        threshold: as of `Pipeline.predict`, or as text: a number, or a YAML mapping.
+        The others are those of `create_pipeline`.
 
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
     tiles = parse_tiling(tiling, origin="--tiling")
+    least = _parse_threshold(threshold) if isinstance(threshold, str) else threshold
     loaded = create_pipeline(
         pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiles
     )
@@ -228,7 +238,7 @@ def predict_files(
     used: set[str] = set()
 
     def with_targets() -> Iterator[tuple[Result | UserError, str | None]]:
-        for outcome in loaded.stream(list_inputs(os.fspath(input)), threshold=threshold):
+        for outcome in loaded.stream(list_inputs(os.fspath(input)), threshold=least):
             if isinstance(outcome, UserError):
                 if not source.is_dir():
                     raise outcome
@@ -251,6 +261,14 @@ def predict_files(
     return done
 
 
+def _parse_threshold(text: str) -> Threshold:
+    try:
+        return TypeAdapter(Threshold, config={"strict": True}).validate_python(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError):
+        said = "must be a number from 0 to 1, or such numbers by class as in '{cat: 0.3}'"
+        raise UserError(f"--threshold {text}: {said}") from None
+
+
 def _save(pair: tuple[Result | UserError, str | None]) -> str | UserError:
     """Save a result where it has a target; returns the line that tells of it."""
     outcome, target = pair
@@ -261,7 +279,8 @@ def _save(pair: tuple[Result | UserError, str | None]) -> str | UserError:
         outcome.save_to_img(f"{target}{outcome.img_suffix}")
     boxes = outcome["boxes"]
     found = ", ".join(f"{box['label']} {box['score']:.2f}" for box in boxes)
-    return f"{outcome['input_path']}: {len(boxes)} instances" + (f": {found}" if found else "")
+    page = "" if outcome["page_index"] is None else f" [{outcome['page_index']}]"
+    return f"{outcome['input_path']}{page}: {len(boxes)} instances" + (f": {found}" if found else "")
 
 
 def _target(result: Result, source: Path, folder: Path, used: set[str]) -> str:

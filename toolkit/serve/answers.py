@@ -6,10 +6,9 @@ import base64
 import io
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from toolkit.data.masks import mask_to_polygons, mask_to_rle
+from toolkit.data.masks import mask_to_rle
 from toolkit.pipeline.result import Result
 from toolkit.serve.schemas import MaskFormat
 
@@ -33,18 +32,14 @@ def as_result(result: Result, *, mask_format: MaskFormat, visualize: bool) -> di
 
 
 def _masks(result: Result, mask_format: MaskFormat) -> list[dict[str, Any]]:
+    if mask_format == "polygon":
+        return [{"polygons": polygons} for polygons in result.to_polygons()]
     if mask_format == "full":
         return [{"rleResult": rle["counts"], "size": rle["size"]} for rle in result.to_rle()]
     cut = result.masks(full=False)
     if mask_format == "box":
         return [{"rleResult": mask_to_rle(mask)["counts"], "size": list(mask.shape)} for mask in cut]
-    if mask_format == "png":
-        return [{"png": _file(Image.fromarray(255 * mask), "PNG"), "size": list(mask.shape)} for mask in cut]
-    corners = [(round(box["coordinate"][0]), round(box["coordinate"][1])) for box in result["boxes"]]
-    return [
-        {"polygons": [polygon.tolist() for polygon in mask_to_polygons(np.ascontiguousarray(mask), x=x, y=y)]}
-        for mask, (x, y) in zip(cut, corners, strict=True)
-    ]
+    return [{"png": _file(Image.fromarray(255 * mask), "PNG"), "size": list(mask.shape)} for mask in cut]
 
 
 def _file(image: Image.Image, kind: str) -> str:

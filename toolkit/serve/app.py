@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from toolkit import __version__, cores
+from toolkit.errors import UserError
 from toolkit.pipeline.predictor import Pipeline, create_pipeline
 from toolkit.pipeline.result import Result
 from toolkit.serve import metrics
@@ -44,6 +45,8 @@ class Settings(BaseModel):
     pipeline: str = "instance_segmentation"
     device: str | None = None
     engine: str | None = None
+    use_hpip: bool | None = None
+    hpi_config: str | None = None
     visualize: bool = True
     """Where a request does not say."""
     token: str | None = None
@@ -52,6 +55,16 @@ class Settings(BaseModel):
     """Hosts from which pictures may be fetched."""
     limits: Limits = Limits()
 
+    def load(self) -> Pipeline:
+        """Raises UserError."""
+        return create_pipeline(
+            self.pipeline,
+            device=self.device,
+            engine=self.engine,
+            use_hpip=self.use_hpip,
+            hpi_config=self.hpi_config,
+        )
+
 
 ENVIRONMENT = "SEG_TUNE_SERVE"
 
@@ -59,14 +72,18 @@ ENVIRONMENT = "SEG_TUNE_SERVE"
 def from_environment() -> FastAPI:
     """The app of a worker process."""
     settings = Settings.model_validate_json(os.environ[ENVIRONMENT])
-    pipeline = create_pipeline(settings.pipeline, device=settings.device, engine=settings.engine)
-    self_test(pipeline)
+    pipeline = settings.load()
+    try:
+        self_test(pipeline)
+    except UserError as error:
+        LOG.error("%s", error)
+        return create_app(pipeline, settings, fit=False)
     return create_app(pipeline, settings)
 
 
-def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
-    """The service of `pipeline`."""
-    service = _Service(pipeline, settings)
+def create_app(pipeline: Pipeline, settings: Settings, *, fit: bool = True) -> FastAPI:
+    """The service of `pipeline`; one that is not `fit`, because it has failed its self-test, answers with 503."""
+    service = _Service(pipeline, settings, fit=fit)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,7 +106,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     async def ready() -> Response:
         """Whether it has a model that answers as it should, and room for requests."""
         try:
-            with service.desk.place():
+            with service.place():
                 return _json(answer(None, message="Ready"))
         except RefusedError as error:
             return _refusal(None, error)
@@ -140,8 +157,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
 
 class _Service:
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
-        self._pipeline, self._settings = pipeline, settings
+    def __init__(self, pipeline: Pipeline, settings: Settings, *, fit: bool) -> None:
+        self._pipeline, self._settings, self._fit = pipeline, settings, fit
 
     def open(self) -> None:
         self.desk = Desk(self._pipeline, self._settings.limits)
@@ -150,6 +167,12 @@ class _Service:
     def close(self) -> None:
         self.desk.close()
         self._pool.shutdown()
+
+    def place(self) -> AbstractContextManager[None]:
+        """Room for a request; see `Desk.place`."""
+        if not self._fit:
+            raise RefusedError(503, "the model failed its self-test; the log says how")
+        return self.desk.place()
 
     def unauthorized(self, request: Request) -> RefusedError | None:
         token = self._settings.token
@@ -180,7 +203,7 @@ class _Service:
     async def _infer(self, request: Request, facts: dict[str, Any]) -> Response:
         if problem := self.unauthorized(request):
             raise problem
-        with self.desk.place():
+        with self.place():
             asked = _parse(await _body(request, self._settings.limits))
             facts["logId"] = asked.logId or facts["logId"]
             facts["pictures"] = len(asked.pictures)

@@ -10,7 +10,6 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from toolkit.errors import UserError
-from toolkit.pipeline.predictor import create_pipeline
 from toolkit.serve.app import ENDPOINT, ENVIRONMENT, Settings
 from toolkit.serve.selftest import self_test
 
@@ -46,7 +45,7 @@ def check(settings: Settings) -> str:
 
     Raises UserError.
     """
-    pipeline = create_pipeline(settings.pipeline, device=settings.device, engine=settings.engine)
+    pipeline = settings.load()
     print(self_test(pipeline), flush=True)
     return pipeline.model.model_name
 
