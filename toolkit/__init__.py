@@ -1,6 +1,6 @@
 """seg-tune: fine-tune instance segmentation models on Paddle and put them into service.
 
-data -> models -> weights -> evaluate -> train -> pipeline -> export
+data -> models -> weights -> evaluate -> train -> pipeline -> serve -> export
 
 A room imports only from rooms to its left (and recipe, zoo, run, device, errors); `pipeline` needs neither models nor
 training. See docs/architecture.md.

@@ -22,6 +22,7 @@ from tests.e2e.conftest import run_in
         (["eval", "--weights", "nothing.pdparams"], "nothing.pdparams"),
         (["export"], "seg-tune train"),
         (["predict", "--pipeline", "nothing.yaml", "--input", "a.jpg"], "nothing.yaml"),
+        (["pipeline", "get", "OCR"], "pipeline OCR: unknown; there is instance_segmentation"),
         (["models", "Mask-RT-DETR"], "Mask-RT-DETR-"),
         (["convert", "nowhere", "out"], "nowhere: no such file or folder"),
         (["split", ".", "out", "--val", "0.8", "--test", "0.3"], "must sum to less than 1"),

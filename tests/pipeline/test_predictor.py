@@ -260,6 +260,9 @@ def test_folders_without_what_an_engine_needs(folder: Path) -> None:
         load_backend(exported)
     with pytest.raises(UserError, match="engine tensorrt: unknown; possible are onnxruntime, onnxruntime_int8, open"):
         load_backend(exported, engine="tensorrt")
+    for device in ("cuda", "GPU", "gpu:", "cpu:x", "tpu:0"):
+        with pytest.raises(UserError, match=f"device {device}: unknown; possible are cpu, gpu:0, npu:0, xpu:0, mlu:0"):
+            load_backend(exported, device=device)
     with pytest.raises(UserError, match="engine onnxruntime: does not run on gpu:0, but on cpu"):
         load_backend(exported, engine="onnxruntime", device="gpu:0")
     with pytest.raises(UserError, match=r"has no inference\.int8\.onnx; export it again with --int8"):
@@ -379,6 +382,13 @@ def test_a_model_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PADDLE_PDX_CACHE_HOME", str(folder))
     with pytest.raises(UserError, match="create_model: no model_dir, and PaddleX's SOLOv2 is not in"):
         create_model("SOLOv2")
+
+
+def test_a_file_is_no_place_for_results(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"--save-path .*file: is a file; name a folder"):
+        predict_files("a.png", pipeline=folder, save_path=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

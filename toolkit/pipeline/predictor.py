@@ -230,6 +230,8 @@ def predict_files(
     Returns the number of pictures. Raises UserError in the end if some could not be read.
     """
     tiles = parse_tiling(tiling, origin="--tiling")
+    if save_path is not None and Path(save_path).exists() and not Path(save_path).is_dir():
+        raise UserError(f"--save-path {save_path}: is a file; name a folder")
     least = _parse_threshold(threshold) if isinstance(threshold, str) else threshold
     loaded = create_pipeline(
         pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiles

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -50,7 +51,7 @@ class Result(dict[str, Any]):
         super().__init__(
             input_path=picture.path,
             page_index=picture.page,
-            input_img=picture.rgb[..., ::-1],
+            input_img=cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR),
             boxes=boxes,
             masks=masks,
         )
@@ -81,7 +82,7 @@ class Result(dict[str, Any]):
     def img(self) -> dict[str, Image.Image]:
         """`{"res": picture}` with the instances drawn on it."""
         drawn = draw_instances(
-            np.ascontiguousarray(self["input_img"][..., ::-1]),
+            cv2.cvtColor(self["input_img"], cv2.COLOR_BGR2RGB),
             boxes=[_pixels(box) for box in self["boxes"]],
             masks=self["masks"],
             labels=[box["label"] for box in self["boxes"]],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from toolkit.errors import UserError
 from toolkit.pipeline.backends.choose import choose_engine, warn_of_difference
 from toolkit.pipeline.backends.engines import ENGINES, Backend, load_engine
 from toolkit.pipeline.config import HpiConfig
@@ -32,10 +35,12 @@ def load_backend(
         threads: on the CPU; by default one for each core.
         use_hpip: choose among the engines of lower precision (bf16, int8) too, or take the one that `hpi_config` names.
 
-    Raises UserError if the engine is unknown, if the folder or the environment lacks what it needs, or if there is
-    none that agrees with the trained model.
+    Raises UserError if the engine or the device is unknown, if the folder or the environment lacks what it needs, or
+    if there is none that agrees with the trained model.
     """
-    device = "cpu" if device in (None, "auto") else device
+    device = "cpu" if device is None or device == "auto" else device
+    if not re.fullmatch(r"cpu|(gpu|npu|xpu|mlu)(:\d+)?", device):
+        raise UserError(f"device {device}: unknown; possible are cpu, gpu:0, npu:0, xpu:0, mlu:0")
     hpi = hpi_config if use_hpip else None
     if hpi is not None:
         threads = threads or hpi.threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -89,17 +88,22 @@ class PaddleInference:
 
 
 def _use_device(config: Any, device: str) -> None:
+    from toolkit.device import available_devices
+
     # Accelerators: not run here.
-    match = re.fullmatch(r"(cpu|gpu|npu|xpu|mlu)(?::(\d+))?", device)
-    if match is None:
-        raise UserError(f"device {device}: unknown; possible are cpu, gpu:0, npu:0, xpu:0, mlu:0")
-    kind, index = match[1], int(match[2] or 0)
+    kind, _, number = device.partition(":")
+    index = int(number or 0)
+    if kind == "cpu":
+        return
+    # Paddle itself would go on with the CPU.
+    if f"{kind}:{index}" not in (found := available_devices()):
+        raise UserError(f"device {device}: Paddle does not see it here; possible are {', '.join(found)}")
     if kind == "gpu":
         config.enable_use_gpu(256, index)
     elif kind == "xpu":
         config.enable_xpu()
         config.set_xpu_device_id(index)
-    elif kind in ("npu", "mlu"):
+    else:
         config.enable_custom_device(kind, index)
 
 
