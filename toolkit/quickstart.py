@@ -17,7 +17,8 @@ from toolkit.bundled import sample_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.device import available_devices
 from toolkit.errors import UserError
-from toolkit.evaluate.run import evaluate_trained, percent
+from toolkit.evaluate.run import evaluate_trained
+from toolkit.evaluate.score import percent
 from toolkit.export.run import export_trained
 from toolkit.pipeline.predictor import create_pipeline
 from toolkit.train.start import start_training

@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe, dump_recipe, load_recipe
@@ -58,6 +59,18 @@ class Run:
     @property
     def evaluation(self) -> Path:
         return self.path / "evaluate_result.json"
+
+    @property
+    def origin_file(self) -> Path:
+        return self.path / "origin.json"
+
+    def origin(self) -> dict[str, Any]:
+        """What the run came from, as `toolkit.train.origin` wrote it; empty for runs of versions before that."""
+        try:
+            tree = json.loads(self.origin_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return tree if isinstance(tree, dict) else {}
 
     @property
     def ended(self) -> str | None:

@@ -17,7 +17,7 @@ from toolkit.data.coco import Split, load_split
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop, full, mask_to_rle
 from toolkit.evaluate.ap import Evaluator, Metrics, evaluate
-from toolkit.evaluate.run import table_of
+from toolkit.evaluate.score import table_of
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 

@@ -23,9 +23,9 @@ Network = Callable[[Floats, Floats], Sequence[NDArray[Any]]]
 class Detections:
     """The instances found in one picture, best first."""
 
-    boxes: Floats
+    boxes: NDArray[np.floating[Any]]
     """`[n, 4]`, x1 y1 x2 y2 in pixels of the picture, inside it."""
-    scores: Floats
+    scores: NDArray[np.floating[Any]]
     """`[n]`, 0 to 1."""
     labels: NDArray[np.int64]
     """`[n]`, indices in the list of classes."""
