@@ -17,5 +17,10 @@ def sample_dataset() -> Path:
     return _first(_PACKAGE / "_shapes", _PACKAGE.parent / "datasets" / "shapes")
 
 
+def licence() -> Path:
+    """The text of the package's licence."""
+    return _first(_PACKAGE / "_LICENSE", _PACKAGE.parent / "LICENSE")
+
+
 def _first(installed: Path, checkout: Path) -> Path:
-    return installed if installed.is_dir() else checkout
+    return installed if installed.exists() else checkout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,44 @@ def run_named(name: str, output: Path) -> Run:
     return Run.find(None if name == "latest" else path, output=output)
 
 
-def list_runs(output: Path) -> Table:
-    """A row for each run: how far it came, how well it did, how it ended, how large it is."""
+def list_runs(output: Path, *, where: Sequence[str] = (), sort: str = "time") -> Table:
+    """A row for each run: how far it came, how well it did, how it ended, how large it is.
+
+    Args:
+        where: `key=text` for facts of a run (see `facts_of`) that must hold the text; all of them.
+        sort: `time`, the oldest first; or `ap`, `size`, the greatest first; or `model`.
+
+    Raises UserError for an unknown fact.
+    """
+    runs = [(run, facts_of(run), _size(run)) for run in all_runs(output)]
+    for condition in where:
+        key, equals, text = condition.partition("=")
+        if not equals or key not in runs[0][1]:
+            raise UserError(f"--where {condition}: must be KEY=TEXT; keys are {', '.join(runs[0][1])}")
+        runs = [entry for entry in runs if text.lower() in entry[1][key].lower()]
+        if not runs:
+            raise UserError(f"{output}: no run with {text} in {key}")
+    if sort == "ap":
+        runs.sort(key=lambda entry: _number(entry[1]["mask AP"]), reverse=True)
+    elif sort == "size":
+        runs.sort(key=lambda entry: entry[2], reverse=True)
+    elif sort == "model":
+        runs.sort(key=lambda entry: entry[1]["model"])
     table = Table()
     for heading in ("run", "model", "epochs", "mask AP", "ended", "size"):
         table.add_column(heading, justify="right" if heading in ("epochs", "mask AP", "size") else "left", no_wrap=True)
-    for run in all_runs(output):
-        facts = facts_of(run)
-        table.add_row(
-            run.path.name,
-            *(facts[key] for key in ("model", "epochs", "mask AP", "ended")),
-            f"{sum(file.stat().st_size for file in run.path.rglob('*') if file.is_file()) / 1e6:.1f} MB",
-        )
+    for run, facts, size in runs:
+        shown = (facts[key] for key in ("model", "epochs", "mask AP", "ended"))
+        table.add_row(run.path.name, *shown, f"{size / 1e6:.1f} MB")
     return table
+
+
+def _size(run: Run) -> int:
+    return sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+
+
+def _number(percent: str) -> float:
+    return -1.0 if percent == "n/a" else float(percent)
 
 
 def show_run(run: Run) -> Table:
@@ -97,6 +122,8 @@ def facts_of(run: Run) -> dict[str, str]:
     except (OSError, ValueError):
         result = {}
     best = result.get("best") or {}
+    origin = run.origin()
+    data = origin.get("data") or {}
     return {
         "model": recipe.model.name,
         "data": str(recipe.data.path or recipe.data.train_json),
@@ -106,8 +133,19 @@ def facts_of(run: Run) -> dict[str, str]:
         "box AP": _percent(best.get("box", {}).get("AP")),
         "best epoch": str(result.get("best_epoch", "?")),
         "seconds": str(result.get("seconds", "?")),
+        "started from": _parent(origin),
+        "train annotations": data.get("train annotations", "?")[:16],
+        "val annotations": data.get("val annotations", "?")[:16],
+        "code": str(origin.get("code", "?")),
         "ended": str(result.get("ended", "runs, or was killed")).partition(":")[0],
     }
+
+
+def _parent(origin: Mapping[str, Any]) -> str:
+    if not origin:
+        return "?"
+    weights = origin.get("weights")
+    return f"{weights['name']} {weights['sha256'][:16]}" if weights else "fresh weights"
 
 
 def _percent(value: float | None) -> str:

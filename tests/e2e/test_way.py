@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import yaml
 from PIL import Image
 
 from tests.e2e.conftest import Project, run_in
-from tests.pictures import CLASSES
+from tests.e2e.test_serve import service_of
+from tests.pictures import CLASSES, write_dataset
 from toolkit import create_pipeline
 
 
@@ -114,3 +116,70 @@ def test_eval_on_data_of_other_classes_is_refused(project: Project, tmp_path: Pa
     said = run_in(project.folder, "eval", "--data", str(other), code=2)
     assert "cube" in said.stderr
     assert said.stderr.count("\n") == 1
+
+
+def figures(folder: Path) -> Any:
+    return json.loads((folder / "evaluate_result.json").read_text(encoding="utf-8"))
+
+
+def test_an_export_is_as_good_as_the_weights(project: Project, tmp_path: Path) -> None:
+    engine = "paddle" if project.model == "PP-YOLOE_seg-S" else "onnxruntime"
+    exported = ("--exported", "output/latest/inference", "--engine", engine)
+    said = run_in(project.folder, "eval", *exported, "--output", str(tmp_path)).stdout
+    assert f"{project.model} on {engine} on 4 pictures" in said
+    there, here = figures(project.run), figures(tmp_path)
+    assert here["engine"] == engine
+    assert here["mask"]["AP"] == pytest.approx(there["mask"]["AP"], abs=0.002)
+    assert here["box"]["AP"] == pytest.approx(there["box"]["AP"], abs=0.002)
+
+
+@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+def test_a_service_and_a_file(project: Project, tmp_path: Path) -> None:
+    """Masks of this family end at their box, as the contract has it, so that nothing is lost on the way."""
+    with service_of(project) as service:
+        run_in(project.folder, "eval", "--url", service.url, "--output", str(tmp_path))
+    there = figures(project.run)
+    assert figures(tmp_path)["mask"]["AP"] == pytest.approx(there["mask"]["AP"], abs=0.002)
+    file = tmp_path / "results.json"
+    file.write_text("[]", encoding="utf-8")
+    run_in(project.folder, "eval", "--predictions", str(file), "--data", "my data", "--output", str(tmp_path))
+    assert figures(tmp_path)["mask"]["AP"] == 0
+
+
+@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+def test_a_run_knows_its_data(project: Project, tmp_path: Path) -> None:
+    """`eval` on other data says so, and the card has what the model can be known by."""
+    assert "note:" not in project.said["eval"].stdout
+    write_dataset(tmp_path / "other", seed=1)
+    said = run_in(project.folder, "eval", "--data", str(tmp_path / "other"), "--output", str(tmp_path)).stdout
+    assert "is not the file that" in said
+    origin = json.loads((project.run / "origin.json").read_text(encoding="utf-8"))
+    assert origin["weights"] is None
+    assert origin["data"]["pictures"] == 8
+    card = (project.run / "inference" / "README.md").read_text(encoding="utf-8")
+    assert origin["data"]["val annotations"] == figures(project.run)["annotations_sha256"]
+    for text in ("## Intended use", "## Origin", "fresh weights", origin["data"]["train annotations"], origin["code"]):
+        assert text in card
+
+
+@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+def test_a_bundle_predicts_where_it_is_installed(project: Project, tmp_path: Path) -> None:
+    bundle = str(tmp_path / "model.tar")
+    run_in(project.folder, "weights", "bundle", "output/latest", "-o", bundle)
+    assert "try: seg-tune predict" in run_in(tmp_path, "weights", "install", bundle, "-o", "here").stdout
+    picture = str(project.folder / "my data" / "images" / "val 0.png")
+    said = run_in(tmp_path, "predict", "--pipeline", "here/instance_segmentation.yaml", "--input", picture).stdout
+    assert "val 0.png: " in said
+
+
+@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--exported", "a", "--url", "b"], "--exported and --url: each says what is measured; give one of them"),
+        (["--engine", "paddle"], "--engine: has no meaning here; it goes with --exported"),
+        (["--url", "http://x", "--batch-size", "2"], "--batch-size: has no meaning with --url"),
+    ],
+)
+def test_options_that_do_not_go_together(project: Project, options: list[str], said: str) -> None:
+    assert said in run_in(project.folder, "eval", *options, code=2).stderr

@@ -15,7 +15,7 @@ import pytest
 
 from toolkit.errors import UserError
 from toolkit.weights import fetch as module
-from toolkit.weights.fetch import fetch, resolve_pretrained
+from toolkit.weights.fetch import fetch, resolve_pretrained, weights_file
 from toolkit.zoo import MODELS
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -94,8 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+def serving():
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -103,6 +102,11 @@ def server():
         server.flows.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server():
+    yield from serving()
 
 
 @pytest.fixture
@@ -324,6 +328,17 @@ def test_pretrained_none_and_paths(tmp_path, monkeypatch):
     assert resolve_pretrained("~/mine.pdparams", "SOLOv2") == path
     with pytest.raises(UserError, match=r"--pretrained offical: no such file; give official, none or a \.pdparams"):
         resolve_pretrained("offical", "SOLOv2")
+
+
+@pytest.mark.parametrize("inside", ["best_model/best_model.pdparams", "best_model.pdparams", "model_final.pdparams"])
+def test_pretrained_of_a_training_s_folder(tmp_path, inside):
+    file = tmp_path / "output" / inside
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    assert resolve_pretrained(str(tmp_path / "output"), "SOLOv2") == file
+    # As PaddleDetection's configs name weights.
+    assert resolve_pretrained(str(file.with_suffix("")), "SOLOv2") == file
+    assert weights_file(tmp_path) is None
 
 
 def test_pretrained_official(monkeypatch, tmp_path):

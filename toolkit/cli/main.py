@@ -12,6 +12,7 @@ from toolkit.cli.benchmark import benchmark
 from toolkit.cli.convert import convert
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
+from toolkit.cli.import_ import import_
 from toolkit.cli.inspect import inspect
 from toolkit.cli.lr_find import lr_find
 from toolkit.cli.merge import merge
@@ -25,6 +26,7 @@ from toolkit.cli.serve import serve
 from toolkit.cli.split import split
 from toolkit.cli.train import train
 from toolkit.cli.validate import validate
+from toolkit.cli.weights import app as weights
 from toolkit.errors import UserError
 
 app = typer.Typer(
@@ -54,6 +56,7 @@ app.command()(split)
 app.command()(merge)
 app.command()(sample)
 app.command()(inspect)
+app.command("import")(import_)
 app.command()(train)
 app.command("lr-find")(lr_find)
 app.add_typer(runs, name="runs")
@@ -63,6 +66,7 @@ app.command()(predict)
 app.add_typer(pipeline, name="pipeline")
 app.command()(benchmark)
 app.command()(serve)
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:

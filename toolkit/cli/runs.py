@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +13,28 @@ app = typer.Typer(help="Look at the runs, compare them, clear what they no longe
 Output = Annotated[Path, typer.Option(help="Folder that the runs lie in.")]
 
 
+class Sort(str, Enum):
+    time = "time"
+    ap = "ap"
+    size = "size"
+    model = "model"
+
+
 @app.command("list")
-def list_(output: Output = Path("output")) -> None:
-    """All runs, the oldest first."""
+def list_(
+    output: Output = Path("output"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=TEXT", help="Only runs of whose facts (as `runs show` has them) one holds a text."),
+    ] = None,
+    sort: Annotated[Sort, typer.Option(help="The oldest first, or the best, the largest, or by model.")] = Sort.time,
+) -> None:
+    """The runs of a folder."""
     from rich.console import Console
 
     from toolkit.runs import list_runs
 
-    Console().print(list_runs(output))
+    Console().print(list_runs(output, where=where or [], sort=sort.value))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.pipeline.certificate import Certificate
 from toolkit.recipe import Recipe, dump_recipe
+from toolkit.run import Run
 
 
 def write_card(folder: Path, *, recipe: Recipe, certificate: Certificate, run: Path | None) -> Path:
@@ -17,9 +18,11 @@ def write_card(folder: Path, *, recipe: Recipe, certificate: Certificate, run: P
     shown = dump_recipe(recipe.model_copy(update={"data": data}))
     sections = [
         _head(recipe),
+        _intended(recipe),
         _figures(run),
         _agreement(certificate),
         _use(recipe),
+        _origin(run),
         f"## Training\n\nThe recipe, as it was run:\n\n```yaml\n{shown}```",
     ]
     path = folder / "README.md"
@@ -39,6 +42,34 @@ def _head(recipe: Recipe) -> str:
     )
 
 
+def _intended(recipe: Recipe) -> str:
+    one = "it tells apart" if len(recipe.classes) > 1 else "it knows"
+    tiles = " Larger pictures are seen in tiles." if recipe.tiling else ""
+    return (
+        "## Intended use\n\n"
+        f"To find the instances of the classes above, which are all {one}, with their masks, in pictures like those it "
+        f"was trained on: of the same kind of scene, camera and size of objects.{tiles} Figures hold for the data they "
+        "were measured on; `seg-tune eval --data` measures on others. Scores rank what is found; they are no "
+        "probabilities. A decision about people, or one that cannot be undone, should not rest on it alone."
+    )
+
+
+def _origin(run: Path | None) -> str:
+    """By what it can be known which data, weights and code it came from."""
+    origin = Run(run).origin() if run else {}
+    if not origin:
+        return ""
+    data, weights = origin["data"], origin["weights"]
+    parent = f"`{weights['name']}` (SHA-256 `{weights['sha256']}`)" if weights else "fresh weights"
+    return (
+        "## Origin\n\n"
+        f"- Data: {data['pictures']} pictures with {data['annotations']} annotations to train on. SHA-256 of the "
+        f"annotation files: train `{data['train annotations']}`, val `{data['val annotations']}`.\n"
+        f"- Started from: {parent}.\n"
+        f"- Run: `{run.name if run else ''}`; seg-tune {origin['code']}."
+    )
+
+
 def _figures(run: Path | None) -> str:
     """AP on the validation pictures, where the run was evaluated."""
     evaluation = _read(run, "evaluate_result.json")
@@ -52,8 +83,9 @@ def _figures(run: Path | None) -> str:
         f"| {name} | {_percent(ap)} | {_percent(evaluation['box_by_class'][name])} |"
         for name, ap in evaluation["mask_by_class"].items()
     )
+    data = f" (annotations `{known[:16]}`)" if (known := evaluation.get("annotations_sha256")) else ""
     return (
-        f"## Figures\n\nOn {evaluation['pictures']} validation pictures, in per cent:\n\n"
+        f"## Figures\n\nOn {evaluation['pictures']} validation pictures{data}, in per cent:\n\n"
         f"| | mask | box |\n|---|---|---|\n{rows}\n{by_class}"
     )
 

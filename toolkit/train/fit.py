@@ -30,6 +30,7 @@ from toolkit.train.ema import MovingAverage
 from toolkit.train.guard import Guard
 from toolkit.train.log import Log, Silence
 from toolkit.train.optim import build_optimizer, clip_gradients, freeze, lr_factor, scaled_lr, train_mode, warmup_steps
+from toolkit.train.origin import write_origin
 from toolkit.train.pictures import truth_beside_found
 from toolkit.train.precision import Precision
 from toolkit.train.rehearsal import Forecast, rehearse
@@ -90,6 +91,8 @@ def fit(
         _require_room((resume.path if resume else output), forecast)
 
     run = resume or (Run.create(output, recipe) if rank == 0 else None)
+    if run and rank == 0 and not run.checkpoint.is_file():
+        write_origin(run, weights=weights, data=state.data)
     run = distributed.gather(run)[0]
     log = Silence(run) if rank else Log(run, step=progress.step, epoch=progress.epoch)
     stop, saved = Stop(time_limit), time.monotonic()

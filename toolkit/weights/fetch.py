@@ -7,7 +7,7 @@ import http.client
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -23,6 +23,8 @@ TIMEOUT = 30.0
 ATTEMPTS = 5
 """Connections in a row that may break before a download is given up."""
 CHUNK = 1 << 18
+IN_FOLDERS = ("best_model/best_model.pdparams", "best_model.pdparams", "model_final.pdparams")
+"""Where in a folder the weights of its training lie."""
 
 _Show = Callable[[int, int | None], None]
 """Takes the bytes that are here, and those of the whole file if known."""
@@ -40,16 +42,28 @@ def resolve_pretrained(value: str, model_name: str) -> Path | None:
         return None
     if value == "official":
         return fetch(find_model(model_name).url)
-    path = Path(value).expanduser()
-    if not path.is_file():
+    path = weights_file(Path(value).expanduser())
+    if path is None:
         raise UserError(f"--pretrained {value}: no such file; give official, none or a .pdparams file")
     return path
+
+
+def weights_file(path: Path) -> Path | None:
+    """The weights at `path`: a file, also without its ending as PaddleDetection's configs have it, or the folder of a
+    training of this package, of PaddleX or of PaddleDetection; None where there are none."""
+    tries = [path, path.with_name(f"{path.name}.pdparams"), *(path / name for name in IN_FOLDERS)]
+    return next((one for one in tries if one.is_file()), None)
 
 
 def cache_folder() -> Path:
     """Where weights are kept: `SEG_TUNE_CACHE`, or `~/.cache/seg-tune/weights`."""
     chosen = os.environ.get("SEG_TUNE_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "seg-tune" / "weights"
+
+
+def cached(url: str, *, cache_dir: Path | None = None) -> Path:
+    """Where in the cache the file at `url` lies, once it is there."""
+    return (cache_dir or cache_folder()) / urlsplit(url).path.rpartition("/")[2]
 
 
 def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> Path:
@@ -59,22 +73,48 @@ def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> 
     (`sha256sum -c` reads it); a file that was changed since it came is downloaded anew. Two processes that want the
     same file download it once. `progress` shows a bar on a terminal.
 
+    Servers named in `SEG_TUNE_MIRROR` (addresses of folders, apart by spaces) are asked first. Where `SEG_TUNE_OFFLINE`
+    names a folder, the file is taken from there, held against the hash beside it if there is one, and no server is
+    asked.
+
     Raises UserError, which says what else to do, if the file cannot be had.
     """
-    folder = cache_dir or cache_folder()
-    path = folder / urlsplit(url).path.rpartition("/")[2]
+    path = cached(url, cache_dir=cache_dir)
+    if offline := os.environ.get("SEG_TUNE_OFFLINE"):
+        return _offline(Path(offline).expanduser() / path.name, url)
     if _is_unchanged(path):  # Asked first, so that a cache can be read-only.
         return path
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
             if not _is_intact(path):
-                _download(url, path, progress=progress)
+                mirrors = os.environ.get("SEG_TUNE_MIRROR", "").split()
+                urls = [*(f"{mirror.rstrip('/')}/{path.name}" for mirror in mirrors), url]
+                _download_from_any(urls, path, progress=progress)
     except _BROKEN as error:
         raise UserError(_advice(url, _reason(error))) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; SEG_TUNE_CACHE names another folder") from None
     return path
+
+
+def _offline(path: Path, url: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: missing, and SEG_TUNE_OFFLINE forbids to download it; put {url} there")
+    if recorded_hash(path) not in (None, sha256_of(path)):
+        raise UserError(f"{path}: not what its .sha256 says; copy it again")
+    return path
+
+
+def _download_from_any(urls: Sequence[str], path: Path, *, progress: bool) -> None:
+    url, *others = urls
+    try:
+        _download(url, path, progress=progress)
+    except _BROKEN as error:
+        if not others:
+            raise
+        print(f"{url}: {_reason(error)}; asking the next server", file=sys.stderr)
+        _download_from_any(others, path, progress=progress)
 
 
 def _download(url: str, path: Path, *, progress: bool) -> None:
@@ -177,6 +217,12 @@ def _record(path: Path, part: Path) -> None:
     _copy_time(part, note)
 
 
+def recorded_hash(path: Path) -> str | None:
+    """The SHA-256 that was noted when the file came; None where there is no note."""
+    note = _beside(path, ".sha256")
+    return (note.read_text(encoding="utf-8").split() or [""])[0] if note.is_file() else None
+
+
 def _is_unchanged(path: Path) -> bool:
     note = _beside(path, ".sha256")
     return path.is_file() and note.is_file() and note.stat().st_mtime_ns == path.stat().st_mtime_ns
@@ -191,7 +237,7 @@ def _is_intact(path: Path) -> bool:
         return True
     if _is_unchanged(path):
         return True
-    if note.read_text(encoding="utf-8").split()[:1] == [sha256_of(path)]:
+    if recorded_hash(path) == sha256_of(path):
         _copy_time(path, note)
         return True
     print(f"{path}: changed since it was downloaded; downloading it again", file=sys.stderr)

@@ -12,6 +12,7 @@ from toolkit.errors import UserError
 from toolkit.models import model_of
 from toolkit.recipe import Recipe, load_recipe
 from toolkit.run import Run, recipe_beside
+from toolkit.weights.fetch import weights_file
 from toolkit.weights.load import load_weights, read_weights
 
 
@@ -43,8 +44,10 @@ def load_trained(
         if not weights.is_file():
             raise UserError(f"{weights}: missing; the run was stopped before its first evaluation, resume it")
     else:
-        if not weights.is_file():
+        file = weights_file(weights)
+        if file is None:
             raise UserError(f"{weights}: no such weights file")
+        weights = file
         recipe = _recipe_for(weights, run, model)
     if model is not None and model != recipe.model.name:
         raise UserError(f"--model {model}: {weights} is of {recipe.model.name}, as the recipe beside it says")

@@ -1,0 +1,1 @@
+"""Configs of PaddleDetection and PaddleX made into recipes."""
