@@ -16,6 +16,7 @@ from tests.e2e.conftest import Project, run_in
 from tests.e2e.test_serve import service_of
 from tests.pictures import CLASSES, write_dataset
 from toolkit import create_pipeline
+from toolkit.data.coco import find_dataset
 
 
 def test_training_says_what_it_does(project: Project) -> None:
@@ -183,3 +184,23 @@ def test_a_bundle_predicts_where_it_is_installed(project: Project, tmp_path: Pat
 )
 def test_options_that_do_not_go_together(project: Project, options: list[str], said: str) -> None:
     assert said in run_in(project.folder, "eval", *options, code=2).stderr
+
+
+@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+def test_a_review_comes_back(project: Project, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    write_dataset(tmp_path / "other", seed=1)
+    (tmp_path / "other" / "images").rename(new)
+    (new / "broken.png").write_bytes(b"")
+    folder, out = str(tmp_path / "review"), tmp_path / "merged"
+    asked = ("review", "output/latest", "-o", folder, "--unlabelled", str(new), "--threshold", "0.05", "--count", "5")
+    said = run_in(project.folder, *asked)
+    assert "left out" in said.stderr
+    files = sorted((tmp_path / "review").glob("0*.json"))
+    assert len(files) == 5
+    assert "annotated, not found" in said.stdout or "predicted, not annotated" in said.stdout
+    for file in files:
+        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")), indent=2), encoding="utf-8")
+    said = run_in(project.folder, "review", "--merge", folder, "--output", str(out))
+    assert "5 of 5 pictures taken in" in said.stdout
+    assert len(find_dataset(out).val.pictures) == 4

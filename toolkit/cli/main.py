@@ -20,6 +20,7 @@ from toolkit.cli.models import models
 from toolkit.cli.pipeline import app as pipeline
 from toolkit.cli.predict import predict
 from toolkit.cli.quickstart import quickstart
+from toolkit.cli.review import review
 from toolkit.cli.runs import app as runs
 from toolkit.cli.sample import sample
 from toolkit.cli.serve import serve
@@ -61,6 +62,7 @@ app.command()(train)
 app.command("lr-find")(lr_find)
 app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
+app.command()(review)
 app.command()(export)
 app.command()(predict)
 app.add_typer(pipeline, name="pipeline")

@@ -298,6 +298,7 @@ def labelme_tree(
     labels: Sequence[str],
     segmentations: Sequence[Segmentation],
     crowds: Sequence[bool] | None = None,
+    descriptions: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The content of a LabelMe file.
 
@@ -308,14 +309,18 @@ def labelme_tree(
         size: its height and width.
         labels, segmentations: of each instance.
         crowds: which of them are crowd regions, said by a flag; by default none.
+        descriptions: what LabelMe shows beside each; by default nothing.
     """
     shapes = []
     groups = 0
-    for label, segmentation, crowd in zip(labels, segmentations, crowds or [False] * len(labels), strict=True):
+    count = len(labels)
+    for label, segmentation, crowd, description in zip(
+        labels, segmentations, crowds or [False] * count, descriptions or [""] * count, strict=True
+    ):
         common: dict[str, Any] = {
             "label": label,
             "group_id": None,
-            "description": "",
+            "description": description,
             "flags": {CROWD: True} if crowd else {},
         }
         if isinstance(segmentation, dict):
