@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from toolkit.data.transforms import Augmentation
 from toolkit.errors import UserError
@@ -66,6 +69,24 @@ FILES = {
           train_proposal: {pre_nms_top_n: 2000}
         log_iter: 10
         """,
+}
+
+
+KEYS = {
+    *(
+        "architecture",
+        "MaskRCNN",
+        "MaskRCNN.backbone",
+        "ResNet",
+        "ResNet.depth",
+        "ResNet.lr_mult_list",
+        "use_ema",
+        "epoch",
+    ),
+    *("LearningRate", "LearningRate.base_lr", "LearningRate.schedulers", "OptimizerBuilder.regularizer", "ema_decay"),
+    *("OptimizerBuilder.optimizer", "OptimizerBuilder.optimizer.type", "TrainReader", "TrainReader.batch_size"),
+    *("TrainReader.sample_transforms", "TrainReader.batch_transforms", "EvalReader.sample_transforms", "worker_num"),
+    *("TrainDataset", "TrainDataset.dataset_dir", "TrainDataset.anno_path", "RPNHead", "pretrain_weights", "norm_type"),
 }
 
 
@@ -322,6 +343,22 @@ def test_what_cannot_be_imported(config: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         imported(path)
     assert not path.with_suffix(".recipe.yaml").exists()
+
+
+WEIRD = st.sampled_from([None, True, -1, 0.5, "x", [], [1], [[1, 2]], [None], {}, {"a": [1]}, [{"Resize": [1]}]])
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(sorted(KEYS)), value=WEIRD)
+def test_values_of_any_kind_end_in_a_recipe_or_a_line(config: Path, key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    tree: Any = {leaf: value}
+    for parent in reversed(parents):
+        tree = {parent: tree}
+    path = written(config, yaml.safe_dump({"_BASE_": ["model.yml"], **tree}))
+    path.with_suffix(".recipe.yaml").unlink(missing_ok=True)
+    with suppress(UserError):
+        imported(path)
 
 
 def test_nothing_is_overwritten_and_nothing_is_run(config: Path, tmp_path: Path) -> None:

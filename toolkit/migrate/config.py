@@ -45,12 +45,9 @@ class Config:
             return [(found.value, found.place)]
         return list(zip(found.value, found.places, strict=True))
 
-    def drop(self, pattern: str, *, why: str = "") -> None:
-        """Take all keys of a pattern (`TestReader.*`), which say nothing of the training; `why` is for the reader."""
+    def drop(self, pattern: str) -> None:
+        """Take all keys of a pattern (`TestReader.*`), which say nothing of the training."""
         self._taken.update(key for key in self._values if fnmatchcase(key, pattern))
-
-    def drop_section(self, name: str) -> None:
-        self.drop(f"{name}.*")
 
     def note(self, key: str, text: str) -> None:
         """Say of a key that stays what holds instead."""
@@ -83,4 +80,4 @@ def number(value: Any, place: str, key: str) -> Any:
 
 def _short(value: Any) -> str:
     text = "" if value is None else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -90,7 +90,7 @@ def find_network(config: Config) -> Network:
         if size not in "SMLXH":
             raise UserError(f"{config.path}: PPHGNetV2.arch: {size}; Mask-RT-DETR is S, M, L, X or H")
         _drop_fixed(config, "mask_rtdetr", size)
-        config.drop_section("ResNet")  # The base has one, which this backbone takes the place of.
+        config.drop("ResNet.*")  # The base has one, which this backbone takes the place of.
         return Network(f"Mask-RT-DETR-{size}")
     model = _resnet_model(config, architecture, parts["neck"])
     own = {"MaskRCNN": ("rcnn",), "CascadeRCNN": ("rcnn", "cascade"), "SOLOv2": ("solov2",)}[architecture]
@@ -116,7 +116,8 @@ def _drop_fixed(config: Config, *sections: str) -> None:
     fixed: dict[str, Any] = {}
     for section in sections:
         fixed.update(_flat(table[section]))
-    config.drop("norm_type", why="batch norms are as the model has them; train.sync_bn is on")
+    if config.peek("norm_type") in ("bn", "sync_bn"):
+        config.take("norm_type")  # On several devices train.sync_bn decides.
     for key, value in fixed.items():
         if config.peek(key, value) == value:
             config.take(key)

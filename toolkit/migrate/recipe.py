@@ -59,12 +59,16 @@ def import_config(path: Path, out: Path, *, devices: int | None = None) -> Impor
     if out.exists():
         raise UserError(f"{out}: exists already; remove it, or choose another --output")
     config = Config(read_chain(path), path)
-    if config.peek("architecture"):
-        changes, count = _from_detection(config, devices)
-    elif config.peek("Global.model"):
-        changes, count = _from_paddlex(config, devices)
-    else:
-        raise UserError(f"{path}: neither PaddleDetection's (no architecture) nor PaddleX's (no Global.model)")
+    try:
+        if config.peek("architecture"):
+            changes, count = _from_detection(config, devices)
+        elif config.peek("Global.model"):
+            changes, count = _from_paddlex(config, devices)
+        else:
+            raise UserError(f"{path}: neither PaddleDetection's (no architecture) nor PaddleX's (no Global.model)")
+    except (TypeError, ValueError, AttributeError) as error:
+        # Lists where there should be mappings, and the like.
+        raise UserError(f"{path}: a value is of another kind than PaddleDetection takes: {error}") from None
     recipe = load_recipe(changes.pop("model.name"), changes)
     lost = config.lost()
     rate = f"{recipe.train.lr} is the rate for {recipe.train.lr_batch_size} pictures a step"

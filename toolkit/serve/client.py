@@ -46,15 +46,21 @@ def evaluate_served(
         raise UserError(f"--url {url}: must begin with http:// or https://, as in http://localhost:8080")
     split, limit = ground_truth(data, run)
     return score(
-        ask_for(split, url.rstrip("/")), split, name=url, about={"url": url}, folder=output or Path(), limit=limit
+        ask_for(split, url.rstrip("/"), limit=limit),
+        split,
+        name=url,
+        about={"url": url},
+        folder=output or Path(),
+        limit=limit,
     )
 
 
-def ask_for(split: Split, url: str) -> Iterator[tuple[int, Detections]]:
-    """Yield (picture id, detections) for each picture of `split`, as the service at `url` finds them."""
+def ask_for(split: Split, url: str, *, limit: int = 100) -> Iterator[tuple[int, Detections]]:
+    """Yield (picture id, detections) for each picture of `split`, as the service finds them, `limit` at most."""
     labels = {name: label for label, name in enumerate(split.classes)}
     found = ordered(partial(_ask, url=url, labels=labels), split.pictures, threads=AT_ONCE)
-    yield from zip((picture.id for picture in split.pictures), found, strict=True)
+    for picture, each in zip(split.pictures, found, strict=True):
+        yield picture.id, each.best(limit)
 
 
 def _ask(picture: Picture, *, url: str, labels: Mapping[str, int]) -> Detections:
