@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.data.masks import Box, Crop, paste
+from toolkit.data.masks import Box, Crop, crop_to_rle, paste
 from toolkit.data.preprocess import Prepared
 from toolkit.stages import stage
 
@@ -48,6 +48,22 @@ class Detections:
     def best(self, n: int) -> Detections:
         """The first `n`."""
         return Detections(self.boxes[:n], self.scores[:n], self.labels[:n], self.masks[:n], self.size)
+
+
+def coco_results(picture_id: int, found: Detections, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The entries of a COCO results list; `category_ids` are the data's, in label order."""
+    x1, y1, x2, y2 = found.boxes.T.astype(float)
+    sides = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
+    for box, score, label, mask in zip(
+        sides.tolist(), found.scores.tolist(), found.labels.tolist(), found.masks, strict=True
+    ):
+        yield {
+            "image_id": picture_id,
+            "category_id": category_ids[label],
+            "bbox": box,
+            "score": score,
+            "segmentation": crop_to_rle(mask, found.size),
+        }
 
 
 def detect(

@@ -225,6 +225,14 @@ def segmentation_to_rle(segmentation: Segmentation, size: tuple[int, int]) -> Rl
     return {"size": list(size), "counts": merged["counts"].decode("ascii")}
 
 
+def segmentation_to_crop(segmentation: Segmentation, size: tuple[int, int]) -> Crop:
+    """The mask of polygons or RLE inside its box, in a picture of `size` (height, width).
+
+    Raises MaskError.
+    """
+    return rle_to_crop(segmentation_to_rle(segmentation, size))
+
+
 def mask_to_rle(mask: NDArray[Any]) -> Rle:
     """RLE of a bitmap `[H, W]`; everything but 0 is set."""
     return crop_to_rle(Crop((mask != 0).astype(np.uint8), 0, 0), (mask.shape[0], mask.shape[1]))
@@ -340,6 +348,23 @@ def crop_to_rle(crop: Crop, size: tuple[int, int]) -> Rle:
     column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), crop.mask.shape[0] + 1)
     changes = (crop.x + column) * size[0] + crop.y + row
     return _rle_of_runs(np.diff(changes, prepend=0, append=math.prod(size)), size)
+
+
+def intersection(a: Crop, b: Crop) -> int:
+    """How many pixels are set in both of two masks of one picture."""
+    left, top, right, bottom = (
+        side(*pair) for side, *pair in zip((max, max, min, min), a.extent, b.extent, strict=True)
+    )
+    if left >= right or top >= bottom:
+        return 0
+    one = a.mask[top - a.y : bottom - a.y, left - a.x : right - a.x]
+    other = b.mask[top - b.y : bottom - b.y, left - b.x : right - b.x]
+    return int(cv2.countNonZero(cv2.bitwise_and(one, other)))
+
+
+def crop_area(crop: Crop) -> int:
+    """Number of set pixels."""
+    return int(cv2.countNonZero(crop.mask)) if crop.mask.size else 0
 
 
 def _rle_of_runs(runs: NDArray[np.int64], size: Sequence[int]) -> Rle:

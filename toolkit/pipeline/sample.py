@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.coco import Annotation, Split, load_split
-from toolkit.data.detections import Detections
+from toolkit.data.detections import Detections, coco_results
 from toolkit.data.masks import mask_to_rle, parse_rle, rle_area, rle_box, rle_to_crop, segmentation_to_mask
 from toolkit.errors import UserError
-from toolkit.evaluate.ap import Evaluator
 
 FOLDER = "sample"
 SIDE = 640
@@ -84,11 +83,12 @@ def write_pictures(
 
 def write_detections(folder: Path, sample: Sample) -> None:
     """Write what the trained model found, as a COCO results list."""
-    evaluator = Evaluator(sample.split)
-    for picture, found in zip(sample.split.pictures, sample.trained, strict=True):
-        evaluator.add(picture.id, found)
-    text = json.dumps(evaluator.results())
-    (folder / FOLDER / "detections.json").write_text(text, encoding="utf-8")
+    rows = [
+        row
+        for picture, found in zip(sample.split.pictures, sample.trained, strict=True)
+        for row in coco_results(picture.id, found, sample.split.category_ids)
+    ]
+    (folder / FOLDER / "detections.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def read_sample(folder: Path) -> Sample | None:

@@ -247,9 +247,9 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
             sure = found.above(recipe.predict.threshold)
             samples.append((picture.file_name, truth_beside_found(picture, sure, dataset.val.classes)))
     everything = distributed.gather(evaluator.collected())
-    for rank, (rows, seen) in enumerate(everything):
+    for rank, parts in enumerate(everything):
         if rank != distributed.rank():
-            evaluator.take_over(rows, seen)
+            evaluator.take_over(parts)
     # Told by the first alone, so that all go by the same figures.
     metrics: Metrics = distributed.gather(evaluator.summarize() if distributed.rank() == 0 else None)[0]
     log.evaluation(progress.step, progress.epoch + 1, metrics)
