@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from toolkit.data.coco import Picture
 from toolkit.data.detections import Detections
+from toolkit.data.masks import segmentation_to_crop
 
 _FILL = 0.45
 # Pillow's own font has no glyphs beyond Latin; these are where systems keep one that has.
@@ -40,6 +42,20 @@ def draw_detections(rgb: NDArray[np.uint8], found: Detections, classes: Sequence
         labels=[classes[label] for label in found.labels],
         scores=found.scores.tolist(),
         classes=found.labels.tolist(),
+    )
+
+
+def draw_truth(rgb: NDArray[np.uint8], picture: Picture, classes: Sequence[str]) -> NDArray[np.uint8]:
+    """Return a copy of `rgb` `[H, W, 3]`, the pixels of `picture`, with its annotations drawn on it."""
+    size = (picture.height, picture.width)
+    crops = [segmentation_to_crop(annotation.segmentation, size) for annotation in picture.annotations]
+    labels = [annotation.category for annotation in picture.annotations]
+    return draw_instances(
+        rgb,
+        boxes=[crop.extent for crop in crops],
+        masks=[crop.mask for crop in crops],
+        labels=[classes[label] for label in labels],
+        classes=labels,
     )
 
 

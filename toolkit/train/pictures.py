@@ -12,9 +12,8 @@ from PIL import Image
 
 from toolkit.data.coco import Picture
 from toolkit.data.detections import Detections
-from toolkit.data.draw import draw_detections, draw_instances
+from toolkit.data.draw import draw_detections, draw_instances, draw_truth
 from toolkit.data.images import read_rgb
-from toolkit.data.masks import rle_to_crop, segmentation_to_rle
 from toolkit.data.transforms import boxes_of
 from toolkit.recipe import Recipe
 
@@ -27,18 +26,8 @@ LONGEST = 2000
 def truth_beside_found(picture: Picture, found: Detections, classes: tuple[str, ...]) -> Rgb:
     """The picture with its annotations, to the left of the picture with what was found; large ones made smaller."""
     rgb = read_rgb(picture.path)
-    size = (picture.height, picture.width)
-    labels = np.array([annotation.category for annotation in picture.annotations], np.int64)
-    crops = [rle_to_crop(segmentation_to_rle(a.segmentation, size)) for a in picture.annotations]
-    truth = draw_instances(
-        rgb,
-        boxes=[crop.extent for crop in crops],
-        masks=[crop.mask for crop in crops],
-        labels=[classes[label] for label in labels],
-        classes=labels.tolist(),
-    )
-    sides = truth, draw_detections(rgb, found, classes)
-    scale = min(1.0, LONGEST / max(size))
+    sides = draw_truth(rgb, picture, classes), draw_detections(rgb, found, classes)
+    scale = min(1.0, LONGEST / max(rgb.shape[:2]))
     return np.concatenate(
         [cv2.resize(s, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for s in sides], axis=1
     )
