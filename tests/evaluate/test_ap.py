@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.pictures import write_dataset
 from toolkit.data.coco import Split, load_split
-from toolkit.data.detections import Detections
+from toolkit.data.detections import Detections, coco_results
 from toolkit.data.masks import Crop, full, mask_to_rle
 from toolkit.evaluate.ap import Evaluator, Metrics, evaluate
 from toolkit.evaluate.score import table_of
@@ -105,9 +106,11 @@ def test_mask_figures_are_those_of_pycocotools(split: Split, count: int) -> None
 
 def test_box_figures_are_those_of_pycocotools(split: Split) -> None:
     evaluator = Evaluator(split)
+    rows: list[dict[str, Any]] = []
     for picture_id, found in random_detections(split, seed=5, count=9).items():
         evaluator.add(picture_id, found)
-    rows = [{key: row[key] for key in ("image_id", "category_id", "bbox", "score")} for row in evaluator.results()]
+        rows += coco_results(picture_id, found, split.category_ids)
+    rows = [{key: row[key] for key in ("image_id", "category_id", "bbox", "score")} for row in rows]
     ours, theirs = evaluator.summarize().box, by_pycocotools(split, rows, "bbox")
     # Boxes of the data are rounded otherwise in the file than around the polygons.
     assert {n: -1 if v is None else v for n, v in ours.items()} == pytest.approx(theirs, abs=2e-3)
@@ -156,11 +159,32 @@ def test_the_table_says_not_available(split: Split, capsys: pytest.CaptureFixtur
 
 
 def test_results_have_the_category_ids_of_the_data(split: Split) -> None:
+    rows = [
+        row
+        for picture_id, found in random_detections(split, seed=1, count=3).items()
+        for row in coco_results(picture_id, found, split.category_ids)
+    ]
+    assert {row["category_id"] for row in rows} == {7, 8}
+
+
+def test_what_processes_collected_apart_sums_up_as_of_one(split: Split) -> None:
+    detections = list(random_detections(split, seed=2, count=9).items())
+    whole, first, second = Evaluator(split), Evaluator(split), Evaluator(split)
+    for number, (picture_id, found) in enumerate(detections):
+        whole.add(picture_id, found)
+        (first if number % 2 else second).add(picture_id, found)
+    first.take_over(second.collected())
+    assert first.summarize() == whole.summarize()
+    assert isinstance(first.summarize(), Metrics)
+
+
+def test_little_is_kept_of_a_detection(split: Split) -> None:
     evaluator = Evaluator(split)
-    for picture_id, found in random_detections(split, seed=1, count=3).items():
+    for picture_id, found in random_detections(split, seed=3, count=100).items():
         evaluator.add(picture_id, found)
-    assert {row["category_id"] for row in evaluator.results()} == {7, 8}
-    assert isinstance(evaluator.summarize(), Metrics)
+    tables = evaluator.tables()
+    kept = sum(pickle.dumps(column).__sizeof__() for column in vars(tables).values())
+    assert kept < 100 * len(tables.label) + 5000
 
 
 def _nothing(height: int, width: int) -> Detections:

@@ -101,7 +101,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, name: str, threshold: floa
     ("changes", "message"),
     [
         ({"treshold": 0.5}, r"SubModules.InstanceSegmentation.treshold: unknown key; did you mean threshold\?"),
-        ({"threshold": 1.5}, r"InstanceSegmentation.threshold: .*less than or equal to 1 \(is: 1.5\)"),
+        ({"threshold": 1.5}, r"InstanceSegmentation.threshold: .*a number from 0 to 1, or .* \(is: 1.5\)"),
+        ({"threshold": {"disc": True}}, r"InstanceSegmentation.threshold: .*numbers by name of class"),
         ({"batch_size": 0}, r"batch_size: .*greater than 0"),
         ({"tiling": {"size": [64]}}, r"SubModules.InstanceSegmentation: tiling.size.1: Field required"),
         ({"model_name": "Mask-RT-DTER-S"}, r"model_name: Mask-RT-DTER-S is unknown; did you mean Mask-RT-DETR-S\?"),
@@ -139,3 +140,11 @@ def test_pipelines_that_do_not_exist(tmp_path: Path) -> None:
         load_pipeline_config(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match="neither instance_segmentation, nor"):
         load_pipeline_config("object_detection")
+
+
+def test_thresholds_by_class_in_both_generations(tmp_path: Path) -> None:
+    thresholds = {"disc": 0.25, "7": 1}
+    assert load_pipeline_config(current(tmp_path, threshold=thresholds)).threshold == thresholds
+    older = {"Pipeline": {"model": str(tmp_path), "threshold": {"disc": 0.25, 7: 1}}}
+    assert load_pipeline_config(older).threshold == thresholds
+    assert load_pipeline_config(current(tmp_path, threshold=None)).threshold is None

@@ -110,6 +110,18 @@ def test_thresholds_by_class(folder: Path) -> None:
         count(pipeline, threshold={"cube": 0.5})
 
 
+def test_thresholds_by_class_in_the_config(folder: Path) -> None:
+    describe(folder, label_list=["disc", "ring"])
+    # What is found are discs.
+    pipeline = create_pipeline(config=config(folder, threshold={"disc": 0.5, "ring": 0.05}))
+    assert count(pipeline) == 2
+    assert count(pipeline, threshold={"ring": 0.9}) == 2, "the config's for those that the call does not name"
+    assert count(pipeline, threshold=0.0) == 4
+    assert count(create_pipeline(config=config(folder, threshold={"ring": 0.05}))) == 3, "the model's for the others"
+    with pytest.raises(UserError, match="no class cube; there are disc, ring"):
+        create_pipeline(config=config(folder, threshold={"cube": 0.5}))
+
+
 def test_hpip_of_the_call_then_of_the_module_then_of_the_config(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[bool, str | None]] = []
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.predict import Tiles
+from toolkit.cli.validate import Language
 
 
 def evaluate(
@@ -37,6 +38,19 @@ def evaluate(
         Path | None, typer.Option(help="Where evaluate_result.json goes: the run by default, else this folder.")
     ] = None,
     tiling: Tiles = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a page and report.json that explain the figures into this folder."),
+    ] = None,
+    set_thresholds: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG", help="Write the best threshold of each class into this pipeline config."),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Thresholds that give this precision; by default those of the best F1."),
+    ] = None,
+    lang: Annotated[Language | None, typer.Option(help="Language of the report; by default that of LANG.")] = None,
 ) -> None:
     """Measure mask and box AP, over all and by class: of a trained or exported model, a file, or a service."""
     options = {
@@ -50,7 +64,17 @@ def evaluate(
         "--device": device,
         "--tiling": tiling,
     }
-    where = {"data": data, "run": run, "output": output}
+    from toolkit.data.validate import language_of_environment
+    from toolkit.evaluate.score import Extras
+    from toolkit.pipeline.thresholds import threshold_writer
+
+    extras = Extras(
+        report=report,
+        lang=lang.value if lang else language_of_environment(),  # type: ignore[arg-type]
+        precision=precision,
+        set_thresholds=threshold_writer(set_thresholds) if set_thresholds else None,
+    )
+    where = {"data": data, "run": run, "output": output, "extras": extras}
     match _source({name for name, value in options.items() if value is not None}):
         case "--predictions":
             from toolkit.evaluate.predictions import evaluate_predictions

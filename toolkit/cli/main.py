@@ -9,6 +9,7 @@ import typer
 
 from toolkit import __version__
 from toolkit.cli.benchmark import benchmark
+from toolkit.cli.compare import compare
 from toolkit.cli.convert import convert
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
@@ -63,6 +64,7 @@ app.command("lr-find")(lr_find)
 app.add_typer(runs, name="runs")
 app.command("eval")(evaluate)
 app.command()(review)
+app.command()(compare)
 app.command()(export)
 app.command()(predict)
 app.add_typer(pipeline, name="pipeline")

@@ -23,7 +23,7 @@ def bars(names: Sequence[str], train: Sequence[int], val: Sequence[int]) -> Mark
     parts = []
     for place, i in enumerate(order):
         y = place * 18
-        name = _shortened(names[i], room)
+        name = shortened(names[i], room)
         parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(room - 6, y + 12, name))
         for j, (kind, count) in enumerate((("t", train[i]), ("v", val[i]))):
             title = escape(f"{names[i]}: {count}")
@@ -31,7 +31,7 @@ def bars(names: Sequence[str], train: Sequence[int], val: Sequence[int]) -> Mark
             parts.append(Markup(bar).format(kind, room, y + 2 + 7 * j, max(count * scale, 0.5), title))
         x = room + max(train[i], val[i]) * scale + 5
         parts.append(Markup('<text x="{:.1f}" y="{}">{} + {}</text>').format(x, y + 12, train[i], val[i]))
-    return _svg(len(order) * 18 + 4, parts)
+    return svg(len(order) * 18 + 4, parts)
 
 
 def histogram(train: Floats, val: Floats, edges: Floats, labels: Sequence[str], axis: str) -> Markup:
@@ -52,7 +52,7 @@ def histogram(train: Floats, val: Floats, edges: Floats, labels: Sequence[str], 
             parts.append(Markup(text).format(left + (i + 0.5) * step, high + 30, label))
     parts.append(Markup('<text x="{}" y="11">{:.0%}</text>').format(left, most))
     parts.append(Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - left, high + 46, axis))
-    return _svg(high + 52, parts)
+    return svg(high + 52, parts)
 
 
 def heat(x: Floats, y: Floats, cells: int = 18) -> Markup:
@@ -68,7 +68,7 @@ def heat(x: Floats, y: Floats, cells: int = 18) -> Markup:
         for row in range(cells)
         for column in range(cells)
     ]
-    return _svg(246, parts)
+    return svg(246, parts)
 
 
 def scatter(train: Floats, val: Floats, axis: str) -> Markup:
@@ -88,7 +88,7 @@ def scatter(train: Floats, val: Floats, axis: str) -> Markup:
     text = '<text x="{}" y="{}" text-anchor="end">{:.0f}</text>'
     parts += [Markup(text).format(left - 4, 16, most), Markup(text).format(WIDTH - 20, high + 26, most)]
     parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(WIDTH / 2, high + 26, axis))
-    return _svg(high + 34, parts)
+    return svg(high + 34, parts)
 
 
 def standing_alone(plot: Markup) -> str:
@@ -97,7 +97,8 @@ def standing_alone(plot: Markup) -> str:
     return str(plot).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
 
 
-def _svg(height: float, parts: Sequence[Markup]) -> Markup:
+def svg(height: float, parts: Sequence[Markup]) -> Markup:
+    """A plot `WIDTH` wide."""
     return Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>').format(WIDTH, height, Markup("").join(parts))
 
 
@@ -106,7 +107,8 @@ def _width(name: str) -> float:
     return sum(1 if ord(c) < 0x2E80 else 1.8 for c in name)
 
 
-def _shortened(name: str, room: float) -> str:
+def shortened(name: str, room: float) -> str:
+    """The name, cut to what fits into `room` units."""
     most = (room - 8) / 6.2
     while _width(name) > most:
         name = name.rstrip("…")[:-1] + "…"

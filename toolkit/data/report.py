@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import orjson
 from markupsafe import Markup
@@ -26,6 +25,7 @@ from toolkit.data.findings.statistics import objects_by_class
 from toolkit.data.findings.table import GROUPS, SEVERITIES, Lang
 from toolkit.data.images import read_rgb, upright
 from toolkit.data.layouts import Source
+from toolkit.data.page import render
 from toolkit.errors import UserError
 
 SAMPLES = 10
@@ -223,10 +223,8 @@ def _page(
     for codes in groups.values():
         codes.sort(key=lambda code: order.index(code["severity"]))
     opened, there = sum(len(look.digests) for look in checked.looks.values()), sum(len(f.files) for f in files.values())
-    template = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return render(
+        Path(__file__).parent / "report.html.j2",
         lang=lang,
         words=words,
         dataset=str(sources[0].root),

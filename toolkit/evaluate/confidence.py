@@ -116,8 +116,9 @@ def best_thresholds(
 def confusion(tables: Tables, *, classes: int, threshold: float) -> Ints:
     """`[K + 1, K + 1]`, annotations by their class (rows) and by that of the detection that took them (columns).
 
-    Whatever its class, the best detection chooses first, at a mask IoU of 0.5. The last row has the detections that took
-    nothing, the last column the annotations that were not taken. Crowd regions are left out, with what lies in them.
+    Whatever its class, the best detection chooses first, at a mask IoU of 0.5. The last row has the detections that
+    took nothing, the last column the annotations that were not taken. Crowd regions are left out, with what lies in
+    them.
     """
     shown = tables.score >= threshold
     pairs = tables.mask.where(shown[tables.mask.found] & (tables.mask.iou >= SAME))

@@ -21,12 +21,12 @@ class Errors:
     lost: dict[str, float]
     """By how much AP50 would rise without the errors of each kind."""
     counts: dict[str, Ints]
-    """`[K]`, how many there are: by class of the detection, those missed by class of the annotation."""
+    """`[K]`, how many reach the threshold: by class of the detection, those missed by class of the annotation."""
     box_right: int
     """Errors of localisation of the mask where the box has the IoU that the mask lacks."""
 
 
-def find_errors(tables: Tables, *, classes: int, limit: int = 100) -> Errors:
+def find_errors(tables: Tables, *, classes: int, limit: int = 100, threshold: float = 0.0) -> Errors:
     """Sort the false detections and the missed annotations of thorough `tables` into kinds, at a mask IoU of 0.5.
 
     A false detection is one of *localisation* if it overlaps an annotation of its class by 0.1 to 0.5; of *class* if it
@@ -36,6 +36,9 @@ def find_errors(tables: Tables, *, classes: int, limit: int = 100) -> Errors:
 
     Repairing an error of class or localisation makes the best detection about an annotation right, if that is still
     free, and drops the others; false detections of the other kinds are dropped; missed annotations are not asked for.
+
+    Args:
+        threshold: least score of the false detections that are counted; AP50 is of all.
     """
     ranking = Ranking(tables, "mask", classes=classes, limit=limit)
     outcome = ranking.outcome(ious=np.array([SAME]))
@@ -83,16 +86,16 @@ def find_errors(tables: Tables, *, classes: int, limit: int = 100) -> Errors:
     fewer = truths - np.bincount(tables.truth_label[missed], minlength=classes)
     lost["missed"] = ap50(right, relevant, tables.label, fewer) - before
 
-    box_iou, _ = _best(
-        tables.box.where(tables.label[tables.box.found] == tables.truth_label[tables.box.truth]), len(false)
-    )
-    counts = {name: np.bincount(tables.label[rows], minlength=classes) for name, rows in kinds.items()}
+    right_class = tables.label[tables.box.found] == tables.truth_label[tables.box.truth]
+    box_iou, _ = _best(tables.box.where(right_class), len(false))
+    shown = tables.score >= threshold
+    counts = {name: np.bincount(tables.label[rows & shown], minlength=classes) for name, rows in kinds.items()}
     counts["missed"] = np.bincount(tables.truth_label[missed], minlength=classes)
     return Errors(
         ap50=before if asked.any() else None,
         lost={name: lost[name] for name in ERRORS},
         counts={name: counts[name] for name in ERRORS},
-        box_right=int((kinds["localisation"] & (box_iou >= SAME)).sum()),
+        box_right=int((kinds["localisation"] & shown & (box_iou >= SAME)).sum()),
     )
 
 

@@ -28,7 +28,7 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
 
     Args:
         limit: detections of a picture and class that enter AP.
-        threshold: least score of what the confusion matrix looks at.
+        threshold: least score of what the confusion matrix looks at, and of the errors that are counted.
         precision: what the threshold of each class is to give; by default the best F1.
     """
     names = split.classes
@@ -40,7 +40,7 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
         kind: resampled(tables, kind, weights, classes=count, limit=limit)
         for kind in ("mask", "box")  # type: ignore[arg-type]
     }
-    errors = find_errors(tables, classes=count, limit=limit)
+    errors = find_errors(tables, classes=count, limit=limit, threshold=threshold)
     rows, right, truths = outcomes(tables, classes=count, limit=limit)
     thresholds = best_thresholds(tables, names, limit=limit, precision=precision)
     by_class = []
@@ -85,6 +85,7 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
             "lost": errors.lost,
             "counts": {kind: int(counts.sum()) for kind, counts in errors.counts.items()},
             "box_right": errors.box_right,
+            "threshold": threshold,
         },
         "slices": {name: [asdict(part) for part in slices] for name, slices in parts.items()},
     }

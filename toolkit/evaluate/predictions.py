@@ -15,14 +15,19 @@ from toolkit.data.detections import Detections
 from toolkit.data.masks import MaskError, rle_box, rle_to_crop, segmentation_to_rle
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics
-from toolkit.evaluate.score import ground_truth, score
+from toolkit.evaluate.score import NOTHING, Extras, ground_truth, score
 
 Rows = list[tuple[int, Mapping[str, Any]]]
 """Entries of one picture with their places in the file."""
 
 
 def evaluate_predictions(
-    file: Path, *, data: Path | None = None, run: Path | None = None, output: Path | None = None
+    file: Path,
+    *,
+    data: Path | None = None,
+    run: Path | None = None,
+    output: Path | None = None,
+    extras: Extras = NOTHING,
 ) -> Metrics:
     """Measure a COCO results file on the validation pictures of `data`, or of the dataset of `run` (the newest).
 
@@ -32,7 +37,15 @@ def evaluate_predictions(
     """
     split, limit = ground_truth(data, run)
     found = read_predictions(file, split)
-    return score(found, split, name=str(file), about={"predictions": str(file)}, folder=output or Path(), limit=limit)
+    return score(
+        found,
+        split,
+        name=str(file),
+        about={"predictions": str(file)},
+        folder=output or Path(),
+        limit=limit,
+        extras=extras,
+    )
 
 
 def read_predictions(file: Path, split: Split) -> Iterator[tuple[int, Detections]]:

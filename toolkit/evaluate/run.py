@@ -9,7 +9,7 @@ from toolkit.data.loader import eval_batches
 from toolkit.device import set_device
 from toolkit.evaluate.ap import Metrics
 from toolkit.evaluate.detect import detect
-from toolkit.evaluate.score import require_classes, score
+from toolkit.evaluate.score import NOTHING, Extras, require_classes, score
 from toolkit.recipe import parse_tiling
 from toolkit.run import Run
 from toolkit.weights.trained import load_trained
@@ -25,6 +25,7 @@ def evaluate_trained(
     device: str = "auto",
     output: Path | None = None,
     tiling: str | None = None,
+    extras: Extras = NOTHING,
 ) -> Metrics:
     """Measure a run's best model, or a weights file, on the validation pictures of its dataset or of `data`.
 
@@ -53,5 +54,7 @@ def evaluate_trained(
         about={"model": recipe.model.name, "weights": str(trained.weights)},
         folder=output or folder or Path(),
         limit=limit,
+        threshold=recipe.predict.threshold,
+        extras=extras,
         run=Run(folder) if folder else None,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,35 @@ from rich.table import Table
 
 from toolkit.data.coco import Split, dataset_of, find_dataset
 from toolkit.data.detections import Detections
+from toolkit.data.findings.table import Lang
 from toolkit.errors import UserError
-from toolkit.evaluate.ap import Metrics
-from toolkit.evaluate.ap import evaluate as measure
+from toolkit.evaluate.ap import Evaluator, Metrics, summarize
+from toolkit.evaluate.confidence import best_thresholds
+from toolkit.evaluate.explain import explain
+from toolkit.evaluate.gallery import Gallery
+from toolkit.evaluate.report import write_report
+from toolkit.evaluate.tables import FILE, Stored, save_tables
 from toolkit.recipe import Evaluate
 from toolkit.run import Run
 from toolkit.weights.fetch import sha256_of
+
+RESULT = "evaluate_result.json"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What may be asked for beside the figures."""
+
+    report: Path | None = None
+    """Folder of a report."""
+    lang: Lang = "en"
+    precision: float | None = None
+    """What the threshold of each class is to give; by default the best F1."""
+    set_thresholds: Callable[[Mapping[str, float | None]], object] | None = None
+    """Gets the best threshold of each class, None where nothing right was found of it."""
+
+
+NOTHING = Extras()
 
 
 def score(
@@ -31,16 +55,25 @@ def score(
     folder: Path,
     limit: int,
     run: Run | None = None,
+    threshold: float = 0.5,
+    extras: Extras = NOTHING,
 ) -> Metrics:
-    """Measure a stream of (picture id, detections) on `split`; print the figures and write `evaluate_result.json`.
+    """Measure a stream of (picture id, detections) on `split`; print the figures and write `evaluate_result.json`,
+    and, for comparisons, `evaluate_tables.npz`.
 
     Args:
         name: of what is measured, for the heading; `about`: what the file says of it.
-        folder: where the file goes.
+        folder: where the files go.
         limit: how many detections of a picture enter AP.
         run: that the model is of; it is said if these are other pictures than it was evaluated on in training.
+        threshold: least score of a detection that the report shows.
     """
+    if extras.report and extras.report.exists() and not extras.report.is_dir():
+        raise UserError(f"{extras.report}: is a file; a report is a folder, choose another --report")
     start = time.perf_counter()
+    evaluator = Evaluator(split, max_detections=limit, thorough=extras.report is not None)
+    gallery = Gallery(classes=len(split.classes), threshold=threshold)
+    pictures = {picture.id: picture for picture in split.pictures}
     shown = track(
         found,
         description="evaluating",
@@ -48,14 +81,20 @@ def score(
         console=Console(stderr=True),
         transient=True,
     )
-    metrics = measure(shown, split, max_detections=limit)
+    for number, detections in shown:
+        tables = evaluator.add(number, detections)
+        if extras.report:
+            gallery.add(pictures[number], detections, tables)
+    tables = evaluator.tables()
+    metrics = summarize(tables, split.classes, max_detections=limit)
     seconds = time.perf_counter() - start
     folder.mkdir(parents=True, exist_ok=True)
     annotations = sha256_of(split.json_path)
     where = {"data": str(split.json_path), "annotations_sha256": annotations}
     result = {**about, **where, "seconds": round(seconds, 1), **metrics.as_dict()}
-    file = folder / "evaluate_result.json"
+    file = folder / RESULT
     file.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+    save_tables(Stored(tables, list(split.classes), limit), folder / FILE)
     console = Console()
     if run and run.origin().get("data", {}).get("val annotations", annotations) != annotations:
         console.print(
@@ -70,6 +109,13 @@ def score(
     console.print(
         f"{metrics.detections} detections in {seconds:.1f} s; written to {file}", soft_wrap=True, highlight=False
     )
+    if extras.report:
+        figures = explain(tables, split, limit=limit, threshold=threshold, precision=extras.precision)
+        page = write_report(extras.report, figures, gallery.worst(), title=name, split=split, lang=extras.lang)
+        console.print(f"report written to {page}", soft_wrap=True, highlight=False)
+    if extras.set_thresholds:
+        best = best_thresholds(tables, split.classes, limit=limit, precision=extras.precision)
+        extras.set_thresholds({key: best[key].score if key in best else None for key in split.classes})
     return metrics
 
 

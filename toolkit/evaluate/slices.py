@@ -41,21 +41,18 @@ def by_size(tables: Tables, *, classes: int, limit: int) -> list[Slice]:
 
 
 def by_third(tables: Tables, values: Floats, *, classes: int, limit: int) -> list[Slice]:
-    """Thirds of the pictures by `values` `[N]`, NaN where there is none; fewer where values are alike."""
+    """Thirds of the pictures by `values` `[N]`, NaN where there is none; fewer, or none, where they are alike."""
     known = np.isfinite(values)
     if not known.any():
         return []
-    edges = np.unique(np.quantile(values[known], (0, 1 / 3, 2 / 3, 1), method="nearest"))
-    if len(edges) < 2:
-        return []
-    names = THIRDS if len(edges) == 4 else THIRDS[:: len(edges) - 1] if len(edges) == 3 else ("all",)
+    part = np.searchsorted(np.quantile(values[known], (1 / 3, 2 / 3)), values, side="right")
+    used = np.unique(part[known]).tolist()
     slices = []
-    for i, name in enumerate(names):
-        below = values <= edges[i + 1] if i + 2 == len(edges) else values < edges[i + 1]
-        chosen = known & (values >= edges[i]) & below
-        if chosen.any():
-            low, high = float(values[chosen].min()), float(values[chosen].max())
-            slices.append(_slice(name, tables, chosen, low, high, classes=classes, limit=limit))
+    for i in used if len(used) > 1 else ():
+        chosen = known & (part == i)
+        name = THIRDS[0] if i == used[0] else THIRDS[2] if i == used[-1] else THIRDS[1]
+        low, high = float(values[chosen].min()), float(values[chosen].max())
+        slices.append(_slice(name, tables, chosen, low, high, classes=classes, limit=limit))
     return slices
 
 

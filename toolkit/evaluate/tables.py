@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from toolkit.data.detections import Detections
 from toolkit.data.masks import crop_area, segmentation_to_crop
 from toolkit.errors import UserError
 from toolkit.evaluate.overlap import Bools, Floats, Ints, Pairs, boundary_pairs, mask_pairs
+
+FILE = "evaluate_tables.npz"
+"""What an evaluation keeps for comparisons."""
 
 Kind = Literal["mask", "box", "boundary"]
 KINDS: tuple[Kind, ...] = ("mask", "box", "boundary")
@@ -136,14 +139,26 @@ def join(parts: Sequence[Tables]) -> Tables:
     return Tables(**columns, **{kind: pairs(kind) for kind in KINDS})
 
 
-def save_tables(tables: Tables, file: Path, *, classes: Sequence[str]) -> None:
-    """Write the tables, with the names of the classes, as a compressed `.npz` without objects.
+class Stored(NamedTuple):
+    """What is kept of an evaluation."""
+
+    tables: Tables
+    classes: list[str]
+    limit: int
+    """Detections of a picture and class that enter AP."""
+
+
+def save_tables(stored: Stored, file: Path) -> None:
+    """Write the tables as a compressed `.npz` without objects.
 
     Raises UserError where it cannot be written.
     """
-    columns: dict[str, NDArray[Any]] = {"classes": np.array(list(classes), np.str_)}
+    columns: dict[str, NDArray[Any]] = {
+        "classes": np.array(stored.classes, np.str_),
+        "limit": np.array(stored.limit, np.int64),
+    }
     for field in fields(Tables):
-        value = getattr(tables, field.name)
+        value = getattr(stored.tables, field.name)
         columns |= (
             {f"{field.name}.{key}": getattr(value, key) for key in _PAIRS}
             if isinstance(value, Pairs)
@@ -158,8 +173,8 @@ def save_tables(tables: Tables, file: Path, *, classes: Sequence[str]) -> None:
         raise UserError(f"{file}: cannot be written: {error.strerror or error}") from None
 
 
-def load_tables(file: Path) -> tuple[Tables, list[str]]:
-    """What `save_tables` wrote: the tables and the names of the classes.
+def load_tables(file: Path) -> Stored:
+    """What `save_tables` wrote.
 
     Raises UserError.
     """
@@ -171,7 +186,7 @@ def load_tables(file: Path) -> tuple[Tables, list[str]]:
                 else columns[field.name]
                 for field in fields(Tables)
             }
-            return Tables(**values), columns["classes"].tolist()
+            return Stored(Tables(**values), columns["classes"].tolist(), int(columns["limit"]))
     except FileNotFoundError:
         raise UserError(f"{file}: missing; `seg-tune eval` writes it") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from toolkit.errors import UserError
 from toolkit.recipe import Tiling, dump_yaml, parse_tiling
@@ -41,8 +41,8 @@ class PipelineConfig:
     model_name: str | None = None
     """Checked against the name in the folder; None takes that one."""
     batch_size: int = 1
-    threshold: float | None = None
-    """Least score; None leaves it to the exported model."""
+    threshold: float | Mapping[str, float] | None = None
+    """Least score, of all classes or by name of class; None, and classes not named, leave it to the exported model."""
     device: str | None = None
     use_hpip: bool = False
     hpi_config: HpiConfig | None = None
@@ -52,6 +52,18 @@ class PipelineConfig:
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def _threshold(value: Any) -> float | dict[str, float] | None:
+    if value is None:
+        return None
+    given = value if isinstance(value, Mapping) else {"": value}
+    if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not 0 <= one <= 1 for one in given.values()):
+        raise ValueError("must be a number from 0 to 1, or such numbers by name of class")
+    return {str(name): float(one) for name, one in value.items()} if isinstance(value, Mapping) else float(value)
+
+
+Threshold = Annotated[Any, PlainValidator(_threshold)]
 
 
 class _BackendConfig(_Section):
@@ -120,7 +132,7 @@ class _Module(_Section):
     model_name: str
     model_dir: str | None = None
     batch_size: Annotated[int, Field(gt=0)] = 1
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Threshold = None
     use_hpip: bool | None = None
     hpi_config: HpiConfig | None = None
     tiling: Any = None
@@ -153,7 +165,7 @@ class _Pipeline(_Section):
     model: str
     device: str | None = None
     batch_size: Annotated[int, Field(gt=0)] = 1
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Threshold = None
     tiling: Any = None
 
 
@@ -178,7 +190,7 @@ def load_pipeline_config(pipeline: str | os.PathLike[str] | Mapping[str, Any] | 
         return _parse(pipeline, origin="config", folder=Path())
     path = Path(pipeline)
     if path.suffix in (".yaml", ".yml") and not path.is_dir():
-        return _parse(_read(path), origin=str(path), folder=path.parent)
+        return _parse(read_tree(path), origin=str(path), folder=path.parent)
     if path.is_dir():
         return PipelineConfig(model_dir=path)
     if str(pipeline) == NAME:
@@ -204,7 +216,11 @@ def dump_pipeline_config(*, model_name: str, model_dir: Path | None, threshold: 
     return dump_yaml({"pipeline_name": NAME, "SubModules": {"InstanceSegmentation": module}})
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_tree(path: Path) -> Mapping[str, Any]:
+    """The file as it stands.
+
+    Raises UserError.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from toolkit.data.detections import Detections
 from toolkit.data.images import read_rgb
 from toolkit.data.tiling import detect_tiled
 from toolkit.evaluate.ap import Metrics
-from toolkit.evaluate.score import ground_truth, require_classes, score
+from toolkit.evaluate.score import NOTHING, Extras, ground_truth, require_classes, score
 from toolkit.pipeline.ordered import ordered
 from toolkit.pipeline.predictor import READERS, Pipeline, create_pipeline
 from toolkit.run import Run
@@ -27,6 +27,7 @@ def evaluate_exported(
     data: Path | None = None,
     run: Path | None = None,
     output: Path | None = None,
+    extras: Extras = NOTHING,
 ) -> Metrics:
     """Measure an exported model on the validation pictures of `data`, or of the dataset of `run`.
 
@@ -47,7 +48,17 @@ def evaluate_exported(
     name = f"{pipeline.model.model_name} on {pipeline.backend.name}"
     about = {"model": pipeline.model.model_name, "exported": str(exported), "engine": pipeline.backend.name}
     found = find_in(pipeline, split, limit=limit, at_once=batch_size or pipeline.batch_size)
-    return score(found, split, name=name, about=about, folder=output or Path(), limit=limit, run=own)
+    return score(
+        found,
+        split,
+        name=name,
+        about=about,
+        folder=output or Path(),
+        limit=limit,
+        run=own,
+        threshold=pipeline.model.threshold,
+        extras=extras,
+    )
 
 
 def find_in(pipeline: Pipeline, split: Split, *, limit: int, at_once: int = 1) -> Iterator[tuple[int, Detections]]:

@@ -62,7 +62,8 @@ class Pipeline:
             hpi_config=hpi_config or config.hpi_config,
         )
         self.batch_size = config.batch_size
-        self.threshold = self.model.threshold if config.threshold is None else config.threshold
+        self.threshold: Threshold = self.model.threshold if config.threshold is None else config.threshold
+        self._usual = self._least(self.threshold, np.full(len(self.model.labels), self.model.threshold, np.float32))
         said = config.tiling if tiling is None else tiling
         self.tiling = self.model.tiling if said is None else said or None
 
@@ -124,7 +125,7 @@ class Pipeline:
             network: what they go through, by default the first of the loaded models; `at_once`: so many together.
         """
         asked = self.threshold if threshold is None else threshold
-        least = self._least(asked)
+        least = self._least(asked, self._usual)
         run = partial(network or self.backend, threshold=float(least.min()))
         pixels = [picture.rgb for picture in pictures]
         found = list(detect_tiled(run, pixels, self._prepare, self.tiling, at_once=at_once or self.batch_size))
@@ -133,14 +134,14 @@ class Pipeline:
         with stage("masks"):
             return [Result(picture, each, self.model.labels) for picture, each in zip(pictures, found, strict=True)]
 
-    def _least(self, threshold: Threshold) -> NDArray[np.float32]:
-        """The least score of each class `[C]`."""
+    def _least(self, threshold: Threshold, otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The least score of each class `[C]`; `otherwise` `[C]` are those of classes that are not named."""
         labels = self.model.labels
         if not isinstance(threshold, Mapping):
             return np.full(len(labels), threshold, np.float32)
         if unknown := set(threshold) - set(labels):
             raise UserError(f"threshold: no class {sorted(unknown)[0]}; there are {', '.join(labels)}")
-        return np.array([threshold.get(label, self.threshold) for label in labels], np.float32)
+        return np.array([threshold.get(label, otherwise[i]) for i, label in enumerate(labels)], np.float32)
 
     def _outcomes(
         self, batch: Sequence[Source], *, network: Network, threshold: Threshold | None, at_once: int

@@ -20,7 +20,7 @@ from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop, MaskError, rle_to_crop
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import Metrics
-from toolkit.evaluate.score import ground_truth, score
+from toolkit.evaluate.score import NOTHING, Extras, ground_truth, score
 from toolkit.pipeline.ordered import ordered
 from toolkit.serve.schemas import InferResult, Instance
 
@@ -32,7 +32,12 @@ AT_ONCE = 2
 
 
 def evaluate_served(
-    url: str, *, data: Path | None = None, run: Path | None = None, output: Path | None = None
+    url: str,
+    *,
+    data: Path | None = None,
+    run: Path | None = None,
+    output: Path | None = None,
+    extras: Extras = NOTHING,
 ) -> Metrics:
     """Measure what the service at `url` finds in the validation pictures of `data`, or of the dataset of `run`.
 
@@ -52,6 +57,7 @@ def evaluate_served(
         about={"url": url},
         folder=output or Path(),
         limit=limit,
+        extras=extras,
     )
 
 

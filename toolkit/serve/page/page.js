@@ -361,7 +361,8 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 speak();
 fetch("model").then((response) => response.json()).then((model) => {
   get("model").textContent = model.model;
-  state.threshold = Math.max(LEAST, model.threshold);
+  const least = typeof model.threshold === "number" ? model.threshold : Math.min(...Object.values(model.threshold));
+  state.threshold = Math.max(LEAST, least);
   get("threshold").value = state.threshold;
   get("shown").textContent = state.threshold.toFixed(2);
 }).catch(() => complain(TEXTS[state.language].unreachable));
