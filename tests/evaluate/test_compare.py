@@ -67,6 +67,16 @@ def test_a_run_is_not_distinguishable_from_itself(runs: list[Path], tmp_path: Pa
     assert other.against.verdict == "open"
 
 
+def test_of_few_pictures_nothing_is_said(tmp_path: Path) -> None:
+    few = make_split(pictures=9)
+    spoils = losing(0.1), losing(0.7)
+    folders = [write(tmp_path / f"{i}", spoiled(few, spoil, part=1)) for i, spoil in enumerate(spoils)]
+    [_, other] = compare(folders).runs
+    assert other.against is not None
+    assert (other.against.ap.high or 0) < -0.3
+    assert other.against.verdict == "open"
+
+
 def test_pairs_tell_more_than_intervals_apart(runs: list[Path], tmp_path: Path) -> None:
     """A little better on every picture is better, though the intervals of both overlap."""
     tables = load_tables(runs[0] / FILE).tables

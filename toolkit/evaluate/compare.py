@@ -12,10 +12,12 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.evaluate.bootstrap import DRAWS, Interval, draws, interval, mean, resampled
-from toolkit.evaluate.overlap import Floats
+from toolkit.evaluate.overlap import Bools, Floats
 from toolkit.evaluate.tables import FILE, Tables, load_tables
 
 Verdict = Literal["better", "worse", "open"]
+FEW = 10
+"""Pictures with objects below which nothing is said of a difference."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Difference:
     """AP of a run less that of the first, on the same pictures."""
 
     ap: Interval
+    pictures: int
+    """That have objects of it."""
 
     @property
     def verdict(self) -> Verdict:
-        """`open` unless 95 % of the draws agree."""
-        if self.ap.low is None or self.ap.high is None:
+        """`open` unless 95 % of the draws agree; those of a few pictures always would."""
+        if self.ap.low is None or self.ap.high is None or self.pictures < FEW:
             return "open"
         return "better" if self.ap.low > 0 else "worse" if self.ap.high < 0 else "open"
 
@@ -86,12 +90,14 @@ def compare(folders: Sequence[Path]) -> Comparison:
     weights = draws(len(first.picture_ids))
     # The first row counts each picture once: it is the figure itself.
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    shown = np.zeros((len(first.picture_ids), len(classes)), np.bool_)
+    shown[first.truth_picture[~first.truth_crowd], first.truth_label[~first.truth_crowd]] = True
     drawn: list[Floats] = []
     compared = []
     for folder, one in zip(folders, loaded, strict=True):
         drawn.append(resampled(one.tables, "mask", weights, classes=len(classes), limit=one.limit))
         box = resampled(one.tables, "box", weights, classes=len(classes), limit=one.limit)
-        against = _difference(drawn[-1], drawn[0]) if folder != folders[0] else None
+        against = _difference(drawn[-1], drawn[0], shown.any(1)) if folder != folders[0] else None
         by_class = {name: mean(drawn[-1][:, :, [k]]) for k, name in enumerate(classes)}
         compared.append(
             Compared(
@@ -101,7 +107,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
                 by_class={name: _known(ap[0]) for name, ap in by_class.items()},
                 against=against,
                 against_by_class={
-                    name: _difference(drawn[-1][:, :, [k]], drawn[0][:, :, [k]]) for k, name in enumerate(classes)
+                    name: _difference(drawn[-1][:, :, [k]], drawn[0][:, :, [k]], shown[:, k])
+                    for k, name in enumerate(classes)
                 }
                 if against
                 else {},
@@ -116,8 +123,8 @@ def _same_truth(one: Tables, other: Tables) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
-def _difference(ap: Floats, before: Floats) -> Difference:
-    return Difference(_interval(mean(ap) - mean(before)))
+def _difference(ap: Floats, before: Floats, shown: Bools) -> Difference:
+    return Difference(_interval(mean(ap) - mean(before)), int(shown.sum()))
 
 
 def _interval(values: Floats) -> Interval:

@@ -15,7 +15,7 @@ from toolkit.data.page import render
 from toolkit.errors import UserError
 from toolkit.evaluate import plots
 from toolkit.evaluate.bootstrap import Interval
-from toolkit.evaluate.compare import Compared, Comparison, Difference, Verdict, compare
+from toolkit.evaluate.compare import Compared, Comparison, Difference, compare
 from toolkit.evaluate.score import percent
 from toolkit.evaluate.tables import FILE
 from toolkit.evaluate.words import WORDS
@@ -43,6 +43,8 @@ def compare_evaluated(
     console = Console()
     for table in tables_of(comparison):
         console.print(table)
+    for line in lines_of(comparison):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if report is not None:
         page = write_comparison(report, comparison, lang=lang)
         console.print(f"report written to {page}", soft_wrap=True, highlight=False)
@@ -87,18 +89,16 @@ def write_comparison(folder: Path, comparison: Comparison, *, lang: Lang = "en")
 
 
 def tables_of(comparison: Comparison) -> list[Table]:
-    """For the screen: the runs, and the classes in which one differs from the first."""
-    first = comparison.runs[0]
-    overall = Table(title=f"{comparison.pictures} pictures, per cent, against {first.name}", title_justify="left")
-    for heading in ("run", "mask AP", "box AP", "difference in mask AP", "", "ms a picture", "MB"):
-        overall.add_column(heading, justify="left" if heading in ("run", "") else "right", overflow="fold")
+    """For the screen: the runs, and their classes."""
+    overall = Table(title=f"mask AP on {comparison.pictures} pictures, per cent", title_justify="left")
+    for heading in ("run", "mask AP", "95 %", "box AP", "ms a picture", "MB"):
+        overall.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
     for run in comparison.runs:
         overall.add_row(
             run.name,
-            f"{percent(run.mask.value)} ({_range(run.mask)})",
+            percent(run.mask.value),
+            _range(run.mask),
             percent(run.box.value),
-            _signed(run.against) if run.against else "",
-            _SAID[run.against.verdict] if run.against else "",
             "none" if run.latency is None else f"{run.latency:.0f} ({run.engine})",
             "none" if run.megabytes is None else f"{run.megabytes:.1f}",
         )
@@ -107,15 +107,23 @@ def tables_of(comparison: Comparison) -> list[Table]:
     for run in comparison.runs:
         by_class.add_column(run.name, justify="right", overflow="fold")
     for name in comparison.classes:
-        cells = [percent(first.by_class[name])]
-        for run in comparison.runs[1:]:
+        cells = [percent(run.by_class[name]) for run in comparison.runs]
+        for i, run in enumerate(comparison.runs[1:], 1):
             verdict = run.against_by_class[name].verdict
-            cells.append(percent(run.by_class[name]) + (f" {_SAID[verdict]}" if verdict != "open" else ""))
+            cells[i] += "" if verdict == "open" else f" {verdict}"
         by_class.add_row(name, *cells)
-    return [overall, by_class]
+    return [by_class, overall]
 
 
-_SAID: dict[Verdict, str] = {"better": "better", "worse": "worse", "open": "not distinguishable"}
+def lines_of(comparison: Comparison) -> list[str]:
+    """A sentence for each run but the first."""
+    first = comparison.runs[0].name
+    words = WORDS["en"]
+    return [
+        f"{run.name} against {first}: {_signed(run.against)}, {words[run.against.verdict]}"
+        for run in comparison.runs
+        if run.against
+    ]
 
 
 def _row(run: Compared, words: dict[str, str]) -> dict[str, Any]:
@@ -149,4 +157,4 @@ def _signed(difference: Difference) -> str:
 
 
 def _range(measured: Interval) -> str:
-    return "" if measured.low is None else f"{100 * measured.low:.1f} to {100 * (measured.high or 0):.1f}"
+    return "" if measured.low is None else f"{100 * measured.low:.1f} … {100 * (measured.high or 0):.1f}"

@@ -195,7 +195,7 @@ def _ends(measured: dict[str, float | None]) -> tuple[float | None, float | None
 
 def _range(measured: dict[str, float | None]) -> str:
     _, low, high = _ends(measured)
-    return "" if low is None or high is None else f"{100 * low:.1f} – {100 * high:.1f}"
+    return "" if low is None or high is None else f"{100 * low:.1f} … {100 * high:.1f}"
 
 
 def _percent(value: float | None) -> str:
