@@ -24,4 +24,4 @@ def compare(
     from toolkit.evaluate.compare_report import compare_evaluated
 
     language = lang.value if lang else language_of_environment()
-    compare_evaluated(runs, output=output, report=report, lang=language)  # type: ignore[arg-type]
+    compare_evaluated(runs, output=output, report=report, lang=language)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,11 +70,11 @@ def evaluate(
 
     extras = Extras(
         report=report,
-        lang=lang.value if lang else language_of_environment(),  # type: ignore[arg-type]
+        lang=lang.value if lang else language_of_environment(),
         precision=precision,
         set_thresholds=threshold_writer(set_thresholds) if set_thresholds else None,
     )
-    where = {"data": data, "run": run, "output": output, "extras": extras}
+    where: dict[str, Any] = {"data": data, "run": run, "output": output, "extras": extras}
     match _source({name for name, value in options.items() if value is not None}):
         case "--predictions":
             from toolkit.evaluate.predictions import evaluate_predictions

@@ -97,7 +97,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     for folder, one in zip(folders, loaded, strict=True):
         drawn.append(resampled(one.tables, "mask", weights, classes=len(classes), limit=one.limit))
         box = resampled(one.tables, "box", weights, classes=len(classes), limit=one.limit)
-        against = _difference(drawn[-1], drawn[0], shown.any(1)) if folder != folders[0] else None
+        against = _difference(drawn[-1], drawn[0], shown.any(axis=1, keepdims=True)) if folder != folders[0] else None
         by_class = {name: mean(drawn[-1][:, :, [k]]) for k, name in enumerate(classes)}
         compared.append(
             Compared(

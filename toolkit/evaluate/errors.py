@@ -126,6 +126,6 @@ def _ap(score: Floats, label: Ints, hit: Bools, truths: Ints, asked: Bools) -> f
     each = []
     for k in np.flatnonzero(asked).tolist():
         right = hit[edges[k] : edges[k + 1]]
-        hits, wrong = np.cumsum(right)[right], np.cumsum(~right)[right]
+        hits, wrong = np.cumsum(right, dtype=np.int64)[right], np.cumsum(~right, dtype=np.int64)[right]
         each.append(float(average(hits[None], wrong[None], np.full((1, 1), float(truths[k])))[0]) if truths[k] else 1.0)
     return float(np.mean(each)) if each else 0.0

@@ -17,9 +17,10 @@ from toolkit.evaluate.curves import IOUS, RECALLS, curves
 from toolkit.evaluate.errors import find_errors
 from toolkit.evaluate.overlap import Floats
 from toolkit.evaluate.slices import brightness, by_size, by_third, crowding
-from toolkit.evaluate.tables import Tables
+from toolkit.evaluate.tables import Kind, Tables
 
 Figures = dict[str, Any]
+BOTH: tuple[Kind, ...] = ("mask", "box")
 SHOWN_IOUS = {"AP50": 0, "AP75": 5}
 
 
@@ -36,10 +37,7 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
     metrics = summarize(tables, names, max_detections=limit)
     boundary, boundary_by_class = headline(tables, "boundary", names, max_detections=limit)
     weights = draws(len(tables.picture_ids))
-    drawn = {
-        kind: resampled(tables, kind, weights, classes=count, limit=limit)
-        for kind in ("mask", "box")  # type: ignore[arg-type]
-    }
+    drawn = {kind: resampled(tables, kind, weights, classes=count, limit=limit) for kind in BOTH}
     errors = find_errors(tables, classes=count, limit=limit, threshold=threshold)
     rows, right, truths = outcomes(tables, classes=count, limit=limit)
     thresholds = best_thresholds(tables, names, limit=limit, precision=precision)
@@ -67,10 +65,7 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
         "objects": int(truths.sum()),
         "detections": metrics.detections,
         "headline": {"mask": metrics.mask, "box": metrics.box, "boundary": boundary},
-        "intervals": {
-            kind: _intervals(getattr(metrics, kind), drawn[kind])  # type: ignore[index]
-            for kind in ("mask", "box")
-        },
+        "intervals": {kind: _intervals(getattr(metrics, kind), drawn[kind]) for kind in BOTH},
         "by_class": by_class,
         "wanted_precision": precision,
         "curves": _curves(tables, names, limit),
@@ -105,8 +100,8 @@ def _class_mean(drawn: Floats) -> Floats:
 def _curves(tables: Tables, names: Sequence[str], limit: int) -> Figures:
     """Precision at the recalls of COCO, over all classes and by class."""
     found: dict[str, Any] = {"recall": RECALLS.tolist()}
-    for kind in ("mask", "box"):
-        precision = curves(tables, kind, classes=len(names), limits=(limit,)).precision[..., 0, 0]  # type: ignore[arg-type]
+    for kind in BOTH:
+        precision = curves(tables, kind, classes=len(names), limits=(limit,)).precision[..., 0, 0]
         measured = precision[0, 0] > -1
         some: NDArray[np.float64] = precision[:, :, measured]
         if not measured.any():

@@ -89,13 +89,14 @@ def tabulate(picture: Picture, found: Detections, *, thorough: bool = False) -> 
     box = np.zeros((len(labels), len(truths)))
     if asked.any():
         box = codec.iou(sides, truth_sides, crowd.astype(np.uint8))
-    box_pairs = np.nonzero(asked & (box >= least))
+    rows, columns = np.nonzero(asked & (box >= least))
     size = (picture.height, picture.width)
     crops = [
         segmentation_to_crop(one.segmentation, size) if wanted else None
-        for one, wanted in zip(truths, asked.any(0), strict=True)
+        for one, wanted in zip(truths, asked.any(axis=0).tolist(), strict=True)
     ]
     mask = mask_pairs(masks, areas, crops, crowd, asked, least=least)
+    close = mask.where((labels[mask.found] == truth_labels[mask.truth]) & (mask.iou >= SAME))
     return Tables(
         picture_ids=np.array([picture.id], np.int64),
         picture=np.zeros(len(labels), np.int64),
@@ -108,8 +109,8 @@ def tabulate(picture: Picture, found: Detections, *, thorough: bool = False) -> 
         truth_area=np.array([truth.area for truth in truths], np.float64),
         truth_crowd=crowd,
         mask=mask,
-        box=Pairs(*box_pairs, box[box_pairs]),
-        boundary=boundary_pairs(mask, masks, crops, crowd, size) if thorough else _NONE,
+        box=Pairs(rows, columns, box[rows, columns]),
+        boundary=boundary_pairs(close, masks, crops, crowd, size) if thorough else _NONE,
     )
 
 
@@ -133,10 +134,10 @@ def join(parts: Sequence[Tables]) -> Tables:
             np.concatenate([one.iou for one in each]),
         )
 
-    columns = {field.name: column(field.name) for field in fields(Tables) if field.name not in KINDS}
+    columns: dict[str, Any] = {field.name: column(field.name) for field in fields(Tables) if field.name not in KINDS}
     index = np.arange(len(parts))
     columns |= {"picture": np.repeat(index, found), "truth_picture": np.repeat(index, truths)}
-    return Tables(**columns, **{kind: pairs(kind) for kind in KINDS})
+    return Tables(**columns | {kind: pairs(kind) for kind in KINDS})
 
 
 class Stored(NamedTuple):
@@ -153,7 +154,7 @@ def save_tables(stored: Stored, file: Path) -> None:
 
     Raises UserError where it cannot be written.
     """
-    columns: dict[str, NDArray[Any]] = {
+    columns: dict[str, Any] = {
         "classes": np.array(stored.classes, np.str_),
         "limit": np.array(stored.limit, np.int64),
     }
@@ -180,7 +181,7 @@ def load_tables(file: Path) -> Stored:
     """
     try:
         with np.load(file, allow_pickle=False) as columns:
-            values = {
+            values: dict[str, Any] = {
                 field.name: Pairs(*(columns[f"{field.name}.{key}"] for key in _PAIRS))
                 if field.name in KINDS
                 else columns[field.name]

@@ -42,7 +42,7 @@ def evaluate_exported(
     """
     around = exported.resolve().parent
     own = Run(around) if (around / "recipe.yaml").is_file() else None
-    split, limit = ground_truth(data, run or (own and own.path))
+    split, limit = ground_truth(data, run or (own.path if own else None))
     pipeline = create_pipeline(exported, engine=engine, device=device, tiling=tiling)
     require_classes(split, pipeline.model.labels)
     name = f"{pipeline.model.model_name} on {pipeline.backend.name}"
