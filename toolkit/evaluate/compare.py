@@ -30,7 +30,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """`open` unless 95 % of the draws agree; those of a few pictures always would."""
+        """`open` where 0 lies in the interval, and of few pictures, whose draws hardly differ."""
         if self.ap.low is None or self.ap.high is None or self.pictures < FEW:
             return "open"
         return "better" if self.ap.low > 0 else "worse" if self.ap.high < 0 else "open"
@@ -97,7 +97,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     for folder, one in zip(folders, loaded, strict=True):
         drawn.append(resampled(one.tables, "mask", weights, classes=len(classes), limit=one.limit))
         box = resampled(one.tables, "box", weights, classes=len(classes), limit=one.limit)
-        against = _difference(drawn[-1], drawn[0], shown.any(axis=1, keepdims=True)) if folder != folders[0] else None
+        against = _difference(drawn[-1], drawn[0], shown) if folder != folders[0] else None
         by_class = {name: mean(drawn[-1][:, :, [k]]) for k, name in enumerate(classes)}
         compared.append(
             Compared(
@@ -107,7 +107,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
                 by_class={name: _known(ap[0]) for name, ap in by_class.items()},
                 against=against,
                 against_by_class={
-                    name: _difference(drawn[-1][:, :, [k]], drawn[0][:, :, [k]], shown[:, k])
+                    name: _difference(drawn[-1][:, :, [k]], drawn[0][:, :, [k]], shown[:, [k]])
                     for k, name in enumerate(classes)
                 }
                 if against
@@ -124,11 +124,11 @@ def _same_truth(one: Tables, other: Tables) -> bool:
 
 
 def _difference(ap: Floats, before: Floats, shown: Bools) -> Difference:
-    return Difference(_interval(mean(ap) - mean(before)), int(shown.sum()))
+    return Difference(_interval(mean(ap) - mean(before), least=-1.0), int(np.count_nonzero(shown.any(axis=1))))
 
 
-def _interval(values: Floats) -> Interval:
-    return interval(_known(values[0]), values[1:])
+def _interval(values: Floats, *, least: float = 0.0) -> Interval:
+    return interval(_known(values[0]), values[1:], least=least)
 
 
 def _known(value: float) -> float | None:
