@@ -106,6 +106,8 @@ def test_a_file_in_the_way_is_said_before_anything_is_measured(split: Split, tmp
 
     with pytest.raises(UserError, match="--report"):
         score(never(), split, name="", about={}, folder=tmp_path, limit=9, extras=Extras(report=tmp_path / "file"))
+    with pytest.raises(UserError, match="--precision"):
+        score(never(), split, name="", about={}, folder=tmp_path, limit=9, extras=Extras(precision=0.9))
 
 
 def test_the_gallery_keeps_the_worst_whatever_their_order(split: Split) -> None:

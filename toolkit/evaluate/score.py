@@ -70,6 +70,8 @@ def score(
     """
     if extras.report and extras.report.exists() and not extras.report.is_dir():
         raise UserError(f"{extras.report}: is a file; a report is a folder, choose another --report")
+    if extras.precision is not None and not (extras.report or extras.set_thresholds):
+        raise UserError("--precision: says how thresholds are chosen, and goes with --report or --set-thresholds")
     start = time.perf_counter()
     evaluator = Evaluator(split, max_detections=limit, thorough=extras.report is not None)
     gallery = Gallery(classes=len(split.classes), threshold=threshold)

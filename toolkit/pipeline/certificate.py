@@ -14,7 +14,7 @@ import numpy as np
 
 from toolkit.data.detections import Detections
 from toolkit.data.images import read_rgb
-from toolkit.data.masks import Crop
+from toolkit.data.masks import Crop, crop_area, intersection
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.evaluate.ap import evaluate
@@ -202,13 +202,6 @@ def average_precisions(sample: Sample, found: Sequence[Detections]) -> tuple[flo
 
 def mask_iou(a: Crop, b: Crop) -> float:
     """Intersection over union of two masks of one picture; 1 if both are empty."""
-    left, top = max(a.x, b.x), max(a.y, b.y)
-    right = min(a.x + a.mask.shape[1], b.x + b.mask.shape[1])
-    bottom = min(a.y + a.mask.shape[0], b.y + b.mask.shape[0])
-    both = 0
-    if left < right and top < bottom:
-        one = a.mask[top - a.y : bottom - a.y, left - a.x : right - a.x] > 0
-        other = b.mask[top - b.y : bottom - b.y, left - b.x : right - b.x] > 0
-        both = int((one & other).sum())
-    union = int((a.mask > 0).sum()) + int((b.mask > 0).sum()) - both
+    both = intersection(a, b)
+    union = crop_area(a) + crop_area(b) - both
     return both / union if union else 1.0
