@@ -22,12 +22,10 @@ from toolkit.evaluate.confidence import best_thresholds
 from toolkit.evaluate.explain import explain
 from toolkit.evaluate.gallery import Gallery
 from toolkit.evaluate.report import write_report
-from toolkit.evaluate.tables import FILE, Stored, save_tables
+from toolkit.evaluate.tables import FILE, Stored, Tables, save_tables
 from toolkit.recipe import Evaluate
 from toolkit.run import Run
 from toolkit.weights.fetch import sha256_of
-
-RESULT = "evaluate_result.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,13 @@ class Extras:
     """What the threshold of each class is to give; by default the best F1."""
     set_thresholds: Callable[[Mapping[str, float | None]], object] | None = None
     """Gets the best threshold of each class, None where nothing right was found of it."""
+
+    def check(self) -> None:
+        """Raises UserError for what cannot be done."""
+        if self.report and self.report.exists() and not self.report.is_dir():
+            raise UserError(f"{self.report}: is a file; a report is a folder, choose another --report")
+        if self.precision is not None and not (self.report or self.set_thresholds):
+            raise UserError("--precision: says how thresholds are chosen, and goes with --report or --set-thresholds")
 
 
 NOTHING = Extras()
@@ -68,33 +73,17 @@ def score(
         run: that the model is of; it is said if these are other pictures than it was evaluated on in training.
         threshold: least score of a detection that the report shows.
     """
-    if extras.report and extras.report.exists() and not extras.report.is_dir():
-        raise UserError(f"{extras.report}: is a file; a report is a folder, choose another --report")
-    if extras.precision is not None and not (extras.report or extras.set_thresholds):
-        raise UserError("--precision: says how thresholds are chosen, and goes with --report or --set-thresholds")
+    extras.check()
     start = time.perf_counter()
-    evaluator = Evaluator(split, max_detections=limit, thorough=extras.report is not None)
-    gallery = Gallery(classes=len(split.classes), threshold=threshold)
-    pictures = {picture.id: picture for picture in split.pictures}
-    shown = track(
-        found,
-        description="evaluating",
-        total=len(split.pictures),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    for number, detections in shown:
-        tables = evaluator.add(number, detections)
-        if extras.report:
-            gallery.add(pictures[number], detections, tables)
-    tables = evaluator.tables()
+    gallery = Gallery(classes=len(split.classes), threshold=threshold) if extras.report else None
+    tables = _collect(found, split, gallery, limit=limit)
     metrics = summarize(tables, split.classes, max_detections=limit)
     seconds = time.perf_counter() - start
     folder.mkdir(parents=True, exist_ok=True)
     annotations = sha256_of(split.json_path)
     where = {"data": str(split.json_path), "annotations_sha256": annotations}
     result = {**about, **where, "seconds": round(seconds, 1), **metrics.as_dict()}
-    file = folder / RESULT
+    file = folder / "evaluate_result.json"
     file.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
     save_tables(Stored(tables, list(split.classes), limit), folder / FILE)
     console = Console()
@@ -111,7 +100,7 @@ def score(
     console.print(
         f"{metrics.detections} detections in {seconds:.1f} s; written to {file}", soft_wrap=True, highlight=False
     )
-    if extras.report:
+    if extras.report and gallery:
         figures = explain(tables, split, limit=limit, threshold=threshold, precision=extras.precision)
         page = write_report(extras.report, figures, gallery.worst(), title=name, split=split, lang=extras.lang)
         console.print(f"report written to {page}", soft_wrap=True, highlight=False)
@@ -119,6 +108,24 @@ def score(
         best = best_thresholds(tables, split.classes, limit=limit, precision=extras.precision)
         extras.set_thresholds({key: best[key].score if key in best else None for key in split.classes})
     return metrics
+
+
+def _collect(found: Iterable[tuple[int, Detections]], split: Split, gallery: Gallery | None, *, limit: int) -> Tables:
+    """The tables of a stream of detections, thorough where there is a gallery, which sees all pictures."""
+    evaluator = Evaluator(split, max_detections=limit, thorough=gallery is not None)
+    pictures = {picture.id: picture for picture in split.pictures}
+    shown = track(
+        found,
+        description="evaluating",
+        total=len(split.pictures),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    for number, detections in shown:
+        tables = evaluator.add(number, detections)
+        if gallery:
+            gallery.add(pictures[number], detections, tables)
+    return evaluator.tables()
 
 
 def ground_truth(data: Path | None, run: Path | None) -> tuple[Split, int]:
