@@ -11,6 +11,8 @@ from toolkit.evaluate.overlap import Floats, Ints
 from toolkit.evaluate.tables import Kind, Tables
 
 DRAWS = 1000
+FEW = 10
+"""Pictures that show a class below which its draws say nothing: they hardly differ."""
 AT_ONCE = 2_000_000
 """Numbers that one array may have."""
 

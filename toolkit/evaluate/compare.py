@@ -11,13 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.evaluate.bootstrap import DRAWS, Interval, draws, interval, mean, resampled
+from toolkit.evaluate.bootstrap import DRAWS, FEW, Interval, draws, interval, mean, resampled
 from toolkit.evaluate.overlap import Bools, Floats
 from toolkit.evaluate.tables import FILE, Tables, load_tables
 
 Verdict = Literal["better", "worse", "open"]
-FEW = 10
-"""Pictures with objects below which nothing is said of a difference."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     first, classes = loaded[0].tables, loaded[0].classes
     for folder, other in zip(folders[1:], loaded[1:], strict=True):
         if other.classes != classes:
-            raise UserError(f"{folder}: its classes ({', '.join(other.classes)}) are not those of {folders[0]}")
+            raise UserError(f"{folder}: its classes ({', '.join(other.classes):.200}) are not those of {folders[0]}")
         if not _same_truth(first, other.tables):
             raise UserError(
                 f"{folder}: evaluated on other pictures or annotations than {folders[0]}; "
@@ -90,8 +88,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     weights = draws(len(first.picture_ids))
     # The first row counts each picture once: it is the figure itself.
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
-    shown = np.zeros((len(first.picture_ids), len(classes)), np.bool_)
-    shown[first.truth_picture[~first.truth_crowd], first.truth_label[~first.truth_crowd]] = True
+    shown = first.shown(len(classes))
     drawn: list[Floats] = []
     compared = []
     for folder, one in zip(folders, loaded, strict=True):

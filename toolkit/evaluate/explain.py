@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from toolkit.data.coco import Split
 from toolkit.evaluate.ap import headline, summarize
-from toolkit.evaluate.bootstrap import draws, interval, mean, resampled
+from toolkit.evaluate.bootstrap import FEW, Interval, draws, interval, mean, resampled
 from toolkit.evaluate.confidence import LEAST, Reliability, best_thresholds, confusion, outcomes, reliability
 from toolkit.evaluate.curves import IOUS, RECALLS, curves
 from toolkit.evaluate.errors import find_errors
@@ -41,9 +41,12 @@ def explain(tables: Tables, split: Split, *, limit: int, threshold: float, preci
     errors = find_errors(tables, classes=count, limit=limit, threshold=threshold)
     rows, right, truths = outcomes(tables, classes=count, limit=limit)
     thresholds = best_thresholds(tables, names, limit=limit, precision=precision)
+    shown = tables.shown(count).sum(0)
     by_class = []
     for k, name in enumerate(names):
-        mask = interval(metrics.mask_by_class[name], _class_mean(drawn["mask"][:, :, k]))
+        ap = metrics.mask_by_class[name]
+        # The mean over the thresholds, all of which a class is measured at, or none.
+        mask = interval(ap, drawn["mask"][:, :, k].mean(1)) if shown[k] >= FEW else Interval(ap)
         by_class.append(
             {
                 "name": name,
@@ -90,11 +93,6 @@ def _intervals(figures: dict[str, float | None], drawn: Floats) -> Figures:
     """Of AP, AP50 and AP75; `drawn` is `[B, T, K]`."""
     parts = {"AP": drawn, **{name: drawn[:, t : t + 1] for name, t in SHOWN_IOUS.items()}}
     return {name: asdict(interval(figures[name], mean(part))) for name, part in parts.items()}
-
-
-def _class_mean(drawn: Floats) -> Floats:
-    """`[B]` of `[B, T]`; a class is measured at all thresholds or at none."""
-    return drawn.mean(1)
 
 
 def _curves(tables: Tables, names: Sequence[str], limit: int) -> Figures:

@@ -61,6 +61,12 @@ class Tables:
     def area(self, kind: Kind) -> Floats:
         return self.box_area if kind == "box" else self.mask_area
 
+    def shown(self, classes: int) -> Bools:
+        """`[N, K]`, whether a picture has objects of a class, crowd regions aside."""
+        shown = np.zeros((len(self.picture_ids), classes), np.bool_)
+        shown[self.truth_picture[~self.truth_crowd], self.truth_label[~self.truth_crowd]] = True
+        return shown
+
     def same_class(self, kind: Kind) -> Pairs:
         """The pairs that AP looks at."""
         pairs = self.pairs(kind)
