@@ -98,8 +98,7 @@ def tabulate(picture: Picture, found: Detections, *, thorough: bool = False) -> 
     rows, columns = np.nonzero(asked & (box >= least))
     size = (picture.height, picture.width)
     crops = [
-        segmentation_to_crop(one.segmentation, size) if wanted else None
-        for one, wanted in zip(truths, asked.any(axis=0).tolist(), strict=True)
+        segmentation_to_crop(truth.segmentation, size) if asked[:, j].any() else None for j, truth in enumerate(truths)
     ]
     mask = mask_pairs(masks, areas, crops, crowd, asked, least=least)
     close = mask.where((labels[mask.found] == truth_labels[mask.truth]) & (mask.iou >= SAME))
