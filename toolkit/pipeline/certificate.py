@@ -142,8 +142,8 @@ def check(exported: Exported, sample: Sample, backend: Callable[..., list[Detect
     before, after = average_precisions(sample, sample.trained), average_precisions(sample, found)
     if before is None or after is None:
         return agreement
-    changes = {"mask_ap_change": after[0] - before[0], "box_ap_change": after[1] - before[1]}
-    return replace(agreement, **changes, learnt=before[0] >= LEARNT)
+    mask, box = after[0] - before[0], after[1] - before[1]
+    return replace(agreement, mask_ap_change=mask, box_ap_change=box, learnt=before[0] >= LEARNT)
 
 
 def run_each(call: Callable[[Prepared], Detections], pictures: Sequence[Prepared]) -> tuple[list[Detections], float]:
