@@ -186,14 +186,14 @@ def test_options_that_do_not_go_together(project: Project, options: list[str], s
     assert said in run_in(project.folder, "eval", *options, code=2).stderr
 
 
-@pytest.mark.parametrize("project", ["MaskRCNN-ResNet50-FPN"], indirect=True)
+@pytest.mark.parametrize("project", ["PP-YOLOE_seg-S"], indirect=True)
 def test_a_review_comes_back(project: Project, tmp_path: Path) -> None:
     new = tmp_path / "new"
     write_dataset(tmp_path / "other", seed=1)
     (tmp_path / "other" / "images").rename(new)
     (new / "broken.png").write_bytes(b"")
     folder, out = str(tmp_path / "review"), tmp_path / "merged"
-    asked = ("review", "output/latest", "-o", folder, "--unlabelled", str(new), "--threshold", "0.05", "--count", "5")
+    asked = ("review", "output/latest", "-o", folder, "--unlabelled", str(new), "--threshold", "0.02", "--count", "5")
     said = run_in(project.folder, *asked)
     assert "left out" in said.stderr
     files = sorted((tmp_path / "review").glob("0*.json"))

@@ -114,7 +114,7 @@ def _set_schedule(config: Config, changes: dict[str, Any]) -> None:
         return
     schedule: dict[str, Any] = {"name": "constant"}
     warmup: dict[str, Any] = {}
-    warm = True
+    warm: Any = True
     for entry, place in schedulers:
         said = {"name": entry} if isinstance(entry, str) else dict(entry)
         name = said.pop("name", None)

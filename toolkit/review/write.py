@@ -111,7 +111,7 @@ def _unlabelled(folder: Path, dataset: Dataset) -> Split:
     if not folder.is_dir():
         raise UserError(f"--unlabelled {folder}: no such folder")
     known = {picture.path.resolve() for part in (dataset.train, dataset.val) for picture in part.pictures}
-    pictures = []
+    pictures: list[Picture] = []
     for source in list_inputs(str(folder)):
         path = Path(source.value)
         if path.resolve() in known:
