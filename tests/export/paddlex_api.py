@@ -66,7 +66,8 @@ def printed(call, module):
 def main(name, model_name, model_dir, inputs, output):
     module = import_module(name)
     module_config = {"module_name": "instance_segmentation", "model_name": model_name, "model_dir": model_dir}
-    module_config |= {"batch_size": 1, "threshold": 0.5}
+    # The exported model's own: PaddleX 3.7.2 does not look at the config's.
+    module_config |= {"batch_size": 1, "threshold": THRESHOLD}
     config = {"pipeline_name": "instance_segmentation", "SubModules": {"InstanceSegmentation": module_config}}
     pipeline = module.create_pipeline(config=config, device="cpu", use_hpip=False)
     picture, saved = f"{inputs}/ä 1.png", Path(output).with_suffix("")

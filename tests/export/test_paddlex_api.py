@@ -64,13 +64,13 @@ def test_results(both: tuple[Any, Any], given: str) -> None:
     theirs, ours = (one[given] for one in both)
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
-        # Of hundreds of rows near 0.05 one may fall on the other side; their order is that of their scores.
-        counts = len(mine.pop("boxes")), len(other.pop("boxes"))
+        # Of hundreds of rows near 0.05 one may fall on the other side, and a side of a box be rounded otherwise.
+        counts = len(mine["boxes"]), len(other["boxes"])
         assert abs(counts[0] - counts[1]) <= 0.02 * counts[1]
         assert counts[1] > 5
-        cut = mine.pop("cut"), other.pop("cut")
-        assert sum(a == b for a, b in zip(*cut, strict=False)) >= 0.9 * len(cut[1])
-        assert mine == other
+        assert sum(a == b for a, b in zip(mine["cut"], other["cut"], strict=False)) >= 0.9 * counts[1]
+        for key in set(other) - {"boxes", "cut"}:
+            assert mine[key] == other[key], key
 
 
 def test_the_best_rows_come_in_the_same_order(both: tuple[Any, Any]) -> None:
