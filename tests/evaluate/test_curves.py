@@ -34,9 +34,9 @@ def differing(split: Split, found: Found, limit: int, *, thorough: bool = False)
     return names
 
 
-@pytest.mark.parametrize("start", range(0, 150, 50))
+@pytest.mark.parametrize("start", range(0, 80, 40))
 def test_random_cases_have_the_bits_of_pycocotools(start: int) -> None:
-    for seed in range(start, start + 50):
+    for seed in range(start, start + 40):
         assert differing(*random_case(seed), thorough=seed % 2 == 0) == [], seed
 
 
