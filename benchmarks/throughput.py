@@ -31,7 +31,7 @@ Way = Callable[[list[str]], Iterable[Result]]
 def ways(model: Path, engine: str | None) -> dict[str, Way]:
     devices = ("cpu", "cpu", f"cpu:{cores()}")
     chosen, single, several = (create_pipeline(model, device=device, engine=engine) for device in devices)
-    single._sessions = Sessions([single.backend])
+    single.sessions = Sessions([single.backend])
 
     def one_by_one(files: list[str]) -> Iterable[Result]:
         return (result for file in files for result in single.predict(file))

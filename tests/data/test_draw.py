@@ -38,6 +38,17 @@ def test_only_the_mask_the_box_and_the_label_are_painted() -> None:
     assert not changed[100:].any()
 
 
+def test_the_outline_is_the_rim_of_the_mask_also_at_the_edge_of_its_box() -> None:
+    mask = np.ones((40, 60), np.uint8)
+    mask[20:22, 20:22] = 0
+    picture = drawn(boxes=[(90, 70, 150, 110)], masks=[mask], labels=[""])
+    rim = colour_of(0)
+    assert (picture[75, 92:140] != rim).any()
+    for y, x in ((89, 110), (92, 111), (90, 109), (91, 112)):
+        assert tuple(picture[y, x]) == rim
+    assert (picture[90:92, 110:112] == 128).all()
+
+
 def test_the_picture_given_is_not_touched() -> None:
     before = GROUND.copy()
     drawn()

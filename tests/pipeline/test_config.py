@@ -44,6 +44,14 @@ def test_what_paddlex_ships_is_understood(tmp_path: Path, monkeypatch: pytest.Mo
         load_pipeline_config(tree)
 
 
+def test_what_paddlex_s_server_is_told(tmp_path: Path) -> None:
+    tree = current(tmp_path)
+    assert load_pipeline_config(tree).visualize
+    assert not load_pipeline_config(tree | {"Serving": {"visualize": False, "extra": {"any": 1}}}).visualize
+    with pytest.raises(UserError, match="did you mean visualize"):
+        load_pipeline_config(tree | {"Serving": {"visualise": False}})
+
+
 def test_older_generation(tmp_path: Path) -> None:
     folder = tmp_path / "inference"
     folder.mkdir()

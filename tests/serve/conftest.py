@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import base64
 import io
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.pipeline.inputs import Picture
 from toolkit.pipeline.result import Result
+from toolkit.serve.app import Settings, create_app
+from toolkit.serve.limits import Limits
 
 LABELS = ["circle", "rectangle"]
 
 
 class Fixed:
-    """Two instances in every picture, a disc and a rectangle; a picture takes `seconds`."""
+    """Two instances in every picture, a disc and a rectangle; a picture takes `seconds`, `at_once` of them together."""
 
     threshold = 0.5
     batch_size = 1
     model = SimpleNamespace(model_name="PP-YOLOE_seg-S", labels=LABELS)
+    backend = SimpleNamespace(name="all cores", shared=True)
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, seconds: float = 0.0, *, at_once: int = 1) -> None:
         self.seconds = seconds
+        self.sessions = SimpleNamespace(name="a core each", count=at_once)
         self.batches: list[int] = []
+        self.networks: list[str] = []
         self.error: Exception | None = None
         self.go = threading.Event()
         self.go.set()
 
-    def find(self, pictures: Sequence[Picture], *, threshold: Any = None) -> list[Result]:
+    def find(self, pictures: Sequence[Picture], *, threshold: Any = None, network: Any = None) -> list[Result]:
         self.batches.append(len(pictures))
+        self.networks.append(network.name)
         self.go.wait(10)
         if self.error:
             raise self.error
@@ -68,3 +77,27 @@ def text_of(data: bytes) -> str:
 @pytest.fixture
 def pipeline() -> Fixed:
     return Fixed()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where a service listens that is run by a thread of this process."""
+    with listening(Fixed(), Settings(limits=Limits(body_bytes=2**20, pixels=2_000_000))) as port:
+        yield port
+
+
+@contextmanager
+def listening(pipeline: Fixed, settings: Settings) -> Iterator[int]:
+    app = create_app(pipeline, settings)  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()

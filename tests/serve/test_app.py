@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pycocotools import mask as codec
 
-from tests.serve.conftest import Fixed, encoded, found_in, text_of
+from tests.serve.conftest import Fixed, encoded, found_in, listening, text_of
 from toolkit.data.masks import full
 from toolkit.serve.app import ENDPOINT, Settings, create_app
 from toolkit.serve.limits import Limits
@@ -131,6 +132,14 @@ def test_large_pictures_and_bodies_are_refused(pipeline: Fixed) -> None:
         # Without a length in its head.
         assert client.post(ENDPOINT, content=(b"A" * 1000 for _ in range(30))).status_code == 413
     assert pipeline.batches == []
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(pipeline: Fixed) -> None:
+    with listening(pipeline, Settings(limits=Limits(seconds=0.2))) as port:
+        head = f"POST {ENDPOINT} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: 100\r\n\r\n{{"
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
 def test_a_key_is_passed_over_and_the_log_id_comes_back(client: TestClient) -> None:

@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.pipeline.samples import Engine, boxes_of, make_folder, swapped
-from tests.serve.conftest import Fixed, encoded, text_of
+from tests.serve.conftest import Fixed
 from toolkit.errors import UserError
 from toolkit.pipeline import predictor
 from toolkit.pipeline.predictor import Pipeline, create_pipeline
 from toolkit.pipeline.sample import Sample, read_sample
 from toolkit.serve import app as service
-from toolkit.serve.app import ENDPOINT, ENVIRONMENT, Settings, create_app
+from toolkit.serve.app import ENDPOINT, Settings, create_app
 from toolkit.serve.selftest import self_test, write_golden
 
 
@@ -76,24 +76,6 @@ def test_files_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError) as refused:
         self_test(pipeline_of(folder, monkeypatch))
     assert "\n" not in str(refused.value)
-
-
-def test_a_worker_that_fails_it_is_not_ready(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    statuses: list[Any] = []
-    for wrong in (False, True):
-        pipeline_of(folder, monkeypatch, wrong=wrong)
-        monkeypatch.setenv(ENVIRONMENT, Settings(pipeline=str(folder)).model_dump_json())
-        with TestClient(service.from_environment()) as client:
-            answers = client.get("/health"), client.get("/ready"), client.post(ENDPOINT, json={"image": PICTURE})
-        statuses.append([answer.status_code for answer in answers])
-    assert statuses == [[200, 200, 200], [200, 503, 503]]
-    assert answers[1].json()["errorMsg"] == "the model failed its self-test; the log says how"
-    assert "0 of 3 rows matched" in caplog.text
-
-
-PICTURE = text_of(encoded((96, 128)))
 
 
 def test_hpip_reaches_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,13 @@ def serve(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Replay the export's sample picture, say how it went, and leave.")
     ] = False,
-    visualize: Annotated[bool, typer.Option(help="Send the drawn picture where a request does not say.")] = True,
+    visualize: Annotated[
+        bool | None,
+        typer.Option(
+            "--visualize/--no-visualize",
+            help="Send the drawn picture where a request does not say; else as the config's Serving has it, else yes.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a pipeline over HTTP, as PaddleX's clients speak it, with a page to try it."""
     from toolkit.errors import UserError

@@ -116,17 +116,16 @@ def _fill(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: 
     region = canvas[y1:y2, x1:x2]
     # Every value that a channel can have, mixed with the colour once, instead of every pixel.
     mixed = np.arange(256)[:, None] * (1 - _FILL) + np.multiply(colour, _FILL)
-    filled = cv2.LUT(region, mixed.round().astype(np.uint8)[None])
-    np.copyto(region, filled, where=mask[..., None] != 0)
+    cv2.copyTo(cv2.LUT(region, mixed.round().astype(np.uint8)[None]), mask, region)
 
 
 def _outline(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour, width: int) -> None:
     if mask.size == 0:
         return
-    # A frame of zeros lets the outline close where the mask touches its box.
-    framed = np.pad(mask, 1)
-    contours, _ = cv2.findContours(framed, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(box[0] - 1, box[1] - 1))
-    cv2.drawContours(canvas, contours, -1, colour, width, cv2.LINE_AA)
+    # The mask's outermost pixels: what takes the same time for a ragged mask as for a smooth one.
+    inner = cv2.erode(mask, None, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    region = canvas[box[1] : box[3], box[0] : box[2]]
+    cv2.copyTo(np.full_like(region, colour), mask - inner, region)
 
 
 def _write_labels(

@@ -48,6 +48,8 @@ class PipelineConfig:
     hpi_config: HpiConfig | None = None
     tiling: Tiling | Literal[False] | None = None
     """Tiles of large pictures; False (`off`): none; None leaves it to the exported model."""
+    visualize: bool = True
+    """Whether a service sends the drawn picture where a request does not say."""
 
 
 class _Section(BaseModel):
@@ -141,6 +143,13 @@ class _Module(_Section):
     engine_config: Any = None
 
 
+class _Serving(_Section):
+    visualize: bool = True
+    # PaddleX's, about where it stores what it sends: accepted and without effect.
+    return_urls: Any = None
+    extra: Any = None
+
+
 class _Modules(_Section):
     InstanceSegmentation: _Module
 
@@ -153,7 +162,7 @@ class _Current(_Section):
     hpi_config: HpiConfig | None = None
     engine: Any = None
     engine_config: Any = None
-    Serving: Any = None
+    Serving: _Serving = _Serving()
 
 
 class _Global(_Section):
@@ -262,6 +271,7 @@ def _parse(tree: Mapping[str, Any], *, origin: str, folder: Path) -> PipelineCon
         device=config.device,
         use_hpip=bool(config.use_hpip if module.use_hpip is None else module.use_hpip),
         hpi_config=module.hpi_config or config.hpi_config,
+        visualize=config.Serving.visualize,
     )
 
 

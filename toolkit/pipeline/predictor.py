@@ -102,13 +102,14 @@ class Pipeline:
         for first in islice(batches, 1):
             yield from work(first, network=self.backend)
         for second in islice(batches, 1):
-            sessions = self._sessions
+            sessions = self.sessions
             batches = chain([second], batches)
             for outcomes in ordered(partial(work, network=sessions), batches, threads=sessions.count + READERS):
                 yield from outcomes
 
     @cached_property
-    def _sessions(self) -> Sessions:
+    def sessions(self) -> Sessions:
+        """The loaded models for several pictures at a time; loaded when first asked for."""
         return load_sessions(self.model, self.backend, devices=self._devices)
 
     def find(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import orjson
@@ -23,20 +22,19 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from toolkit import __version__, cores
-from toolkit.errors import UserError
 from toolkit.pipeline.predictor import Pipeline, create_pipeline
 from toolkit.pipeline.result import Result
 from toolkit.serve import metrics
 from toolkit.serve.answers import as_result
 from toolkit.serve.desk import Desk
-from toolkit.serve.limits import Limits, RefusedError, bytes_of, decode
+from toolkit.serve.limits import Limits, RefusedError, bytes_of, check_head
 from toolkit.serve.schemas import Answer, InferRequest, answer
-from toolkit.serve.selftest import self_test
 from toolkit.serve.urls import fetch, is_url
 
 ENDPOINT = "/instance-segmentation"
 PAGE = Path(__file__).parent / "page"
 LOG = logging.getLogger("seg-tune.serve")
+Value = TypeVar("Value")
 
 
 class Settings(BaseModel):
@@ -47,8 +45,8 @@ class Settings(BaseModel):
     engine: str | None = None
     use_hpip: bool | None = None
     hpi_config: str | None = None
-    visualize: bool = True
-    """Where a request does not say."""
+    visualize: bool | None = None
+    """Where a request does not say; None is what the pipeline's config says."""
     token: str | None = None
     """Asked for as `Authorization: Bearer`."""
     url_hosts: list[str] = []
@@ -66,24 +64,9 @@ class Settings(BaseModel):
         )
 
 
-ENVIRONMENT = "SEG_TUNE_SERVE"
-
-
-def from_environment() -> FastAPI:
-    """The app of a worker process."""
-    settings = Settings.model_validate_json(os.environ[ENVIRONMENT])
-    pipeline = settings.load()
-    try:
-        self_test(pipeline)
-    except UserError as error:
-        LOG.error("%s", error)
-        return create_app(pipeline, settings, fit=False)
-    return create_app(pipeline, settings)
-
-
-def create_app(pipeline: Pipeline, settings: Settings, *, fit: bool = True) -> FastAPI:
-    """The service of `pipeline`; one that is not `fit`, because it has failed its self-test, answers with 503."""
-    service = _Service(pipeline, settings, fit=fit)
+def create_app(pipeline: Pipeline, settings: Settings, *, seconds: float = 0.0) -> FastAPI:
+    """The service of `pipeline`, which takes `seconds` for a picture, as far as is known."""
+    service = _Service(pipeline, settings, seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -106,7 +89,7 @@ def create_app(pipeline: Pipeline, settings: Settings, *, fit: bool = True) -> F
     async def ready() -> Response:
         """Whether it has a model that answers as it should, and room for requests."""
         try:
-            with service.place():
+            with service.desk.place():
                 return _json(answer(None, message="Ready"))
         except RefusedError as error:
             return _refusal(None, error)
@@ -141,7 +124,7 @@ def create_app(pipeline: Pipeline, settings: Settings, *, fit: bool = True) -> F
         ENDPOINT,
         operation_id="infer",
         response_model=Answer,
-        responses={code: {"model": Answer} for code in (401, 403, 413, 422, 500, 503)},
+        responses={code: {"model": Answer} for code in (401, 403, 408, 413, 422, 500, 503)},
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -157,22 +140,16 @@ def create_app(pipeline: Pipeline, settings: Settings, *, fit: bool = True) -> F
 
 
 class _Service:
-    def __init__(self, pipeline: Pipeline, settings: Settings, *, fit: bool) -> None:
-        self._pipeline, self._settings, self._fit = pipeline, settings, fit
+    def __init__(self, pipeline: Pipeline, settings: Settings, seconds: float) -> None:
+        self._pipeline, self._settings, self._seconds = pipeline, settings, seconds
 
     def open(self) -> None:
-        self.desk = Desk(self._pipeline, self._settings.limits)
+        self.desk = Desk(self._pipeline, self._settings.limits, seconds=self._seconds)
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="pictures")
 
     def close(self) -> None:
         self.desk.close()
         self._pool.shutdown()
-
-    def place(self) -> AbstractContextManager[None]:
-        """Room for a request; see `Desk.place`."""
-        if not self._fit:
-            raise RefusedError(503, "the model failed its self-test; the log says how")
-        return self.desk.place()
 
     def unauthorized(self, request: Request) -> RefusedError | None:
         token = self._settings.token
@@ -203,8 +180,8 @@ class _Service:
     async def _infer(self, request: Request, facts: dict[str, Any]) -> Response:
         if problem := self.unauthorized(request):
             raise problem
-        with self.place():
-            asked = _parse(await _body(request, self._settings.limits))
+        with self.desk.place():
+            asked = await self._in_thread(partial(_parse, await _body(request, self._settings.limits)))
             facts["logId"] = asked.logId or facts["logId"]
             facts["pictures"] = len(asked.pictures)
             if len(asked.pictures) > self._settings.limits.pictures:
@@ -216,24 +193,28 @@ class _Service:
         named = asked.threshold if isinstance(asked.threshold, dict) else {}
         if unknown := set(named) - set(self._pipeline.model.labels):
             raise RefusedError(422, f"threshold: no class {sorted(unknown)[0]}")
-        with metrics.STAGE.labels("decode").time():
-            pictures = [await self._picture(text) for text in asked.pictures]
-        facts["sizes"] = [list(rgb.shape[:2]) for rgb in pictures]
-        found = await self.desk.find(pictures, asked.threshold)
+        files = [await self._file(text) for text in asked.pictures]
+        found = await self.desk.find(files, asked.threshold)
+        facts["sizes"] = [list(result.size) for result in found]
         facts["instances"] = [len(result["boxes"]) for result in found]
         visualize = self._settings.visualize if asked.visualize is None else asked.visualize
+        visualize = True if visualize is None else visualize
         with metrics.STAGE.labels("answer").time():
             return await self._in_thread(partial(_success, asked, found, visualize, facts["logId"]))
 
-    async def _picture(self, text: str) -> Any:
+    async def _file(self, text: str) -> bytes:
         limits = self._settings.limits
-        if is_url(text):
-            data = await fetch(text, self._settings.url_hosts, limits)
-            return await self._in_thread(partial(decode, data, limits))
-        return await self._in_thread(lambda: decode(bytes_of(text), limits))
+        given = await fetch(text, self._settings.url_hosts, limits) if is_url(text) else text
+        return await self._in_thread(partial(_checked, given, limits))
 
-    async def _in_thread(self, call: Any) -> Any:
+    async def _in_thread(self, call: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+
+def _checked(given: str | bytes, limits: Limits) -> bytes:
+    file = bytes_of(given) if isinstance(given, str) else given
+    check_head(file, limits)
+    return file
 
 
 def _success(asked: InferRequest, found: list[Result], visualize: bool, log_id: str) -> Response:
@@ -242,7 +223,14 @@ def _success(asked: InferRequest, found: list[Result], visualize: bool, log_id: 
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
-    """The whole body, read no further than allowed."""
+    """The whole body, waited for no longer and read no further than allowed."""
+    try:
+        return await asyncio.wait_for(_stream(request, limits), limits.seconds)
+    except asyncio.TimeoutError:
+        raise RefusedError(408, f"the body did not come within {limits.seconds:g} seconds") from None
+
+
+async def _stream(request: Request, limits: Limits) -> bytes:
     too_large = RefusedError(413, f"the body is larger than {limits.body_bytes} bytes")
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limits.body_bytes:

@@ -1,4 +1,7 @@
-"""Where pictures wait for the network: a bounded queue, batches of what waits, and an early no where it is too long."""
+"""Where pictures wait for the network: a bounded queue, batches of what waits, and an early no where it is too long.
+
+They wait as files: of those that are decoded there are no more than threads.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolkit.pipeline.inputs import Picture
-from toolkit.pipeline.predictor import Pipeline, Threshold
+from toolkit.pipeline.predictor import Network, Pipeline, Threshold
 from toolkit.pipeline.result import Result
 from toolkit.serve import metrics
-from toolkit.serve.limits import Limits, RefusedError
+from toolkit.serve.limits import Limits, RefusedError, decode
 
 MEMORY = 0.9
 """Weight of what was before in the running mean of the seconds that a picture takes."""
+AHEAD = 2
+"""Pictures that are decoded and prepared, or whose masks are made, while others are in the network."""
 
 
 @dataclass
 class _Job:
-    rgb: NDArray[np.uint8]
+    file: bytes
     threshold: Threshold | None
     arrived: float
     done: asyncio.Future[Result]
 
 
 class Desk:
-    """Hands pictures to the pipeline, which one thread of its own runs."""
+    """Hands pictures to the pipeline, which threads of its own run.
 
-    def __init__(self, pipeline: Pipeline, limits: Limits) -> None:
+    Args:
+        seconds: what a picture takes, as far as is known.
+    """
+
+    def __init__(self, pipeline: Pipeline, limits: Limits, *, seconds: float = 0.0) -> None:
         self._pipeline, self._limits = pipeline, limits
         self._inside = 0
-        self._seconds = 0.0
+        self._seconds, self._last_done = seconds, 0.0
         self._waiting: deque[_Job] = deque()
         self._change = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name="network", daemon=True)
+            for _ in range(pipeline.sessions.count + AHEAD)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def place(self, pictures: int = 1) -> Iterator[None]:
@@ -66,49 +76,69 @@ class Desk:
             self._inside -= pictures
             metrics.INSIDE.dec(pictures)
 
-    async def find(self, pictures: Sequence[NDArray[np.uint8]], threshold: Threshold | None) -> list[Result]:
-        """The instances of each picture `[H, W, 3]`, RGB.
+    async def find(self, files: Sequence[bytes], threshold: Threshold | None) -> list[Result]:
+        """The instances of each picture.
 
-        Raises RefusedError (503) if it does not come to them in time.
+        Raises RefusedError for a file that cannot be read, and (503) for one whose turn does not come in time.
         """
         loop, now = asyncio.get_running_loop(), time.monotonic()
-        jobs = [_Job(rgb, threshold, now, loop.create_future()) for rgb in pictures]
+        jobs = [_Job(file, threshold, now, loop.create_future()) for file in files]
         with self._change:
             self._waiting.extend(jobs)
-            self._change.notify()
+            self._change.notify(len(jobs))
         return list(await asyncio.gather(*(job.done for job in jobs)))
 
     def close(self) -> None:
-        """End the thread once nothing waits any more."""
+        """End the threads once nothing waits any more."""
         with self._change:
             self._closed = True
-            self._change.notify()
-        self._thread.join()
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
-        while taken := self._take():
-            now = time.monotonic()
-            jobs = []
-            for job in taken:
-                if now - job.arrived > self._limits.seconds:
-                    _settle(job, RefusedError(503, "waited too long; come again", retry_after=1))
-                else:
-                    metrics.STAGE.labels("wait").observe(now - job.arrived)
-                    jobs.append(job)
-            if not jobs:
+        while jobs := self._take():
+            started = time.monotonic()
+            read = [(job, picture) for job in jobs if (picture := self._read(job, started))]
+            if not read:
                 continue
-            metrics.BATCH.observe(len(jobs))
+            metrics.BATCH.observe(len(read))
             results: Sequence[Any]
             try:
-                pictures = [Picture(job.rgb, None) for job in jobs]
-                results = self._pipeline.find(pictures, threshold=jobs[0].threshold)
+                with metrics.STAGE.labels("network").time():
+                    results = self._pipeline.find(
+                        [picture for _, picture in read], threshold=jobs[0].threshold, network=self._network()
+                    )
             except Exception as error:  # The thread lives on; the request learns of it.
-                results = [error] * len(jobs)
-            each = (time.monotonic() - now) / len(jobs)
-            metrics.STAGE.labels("network").observe(each)
-            self._seconds = MEMORY * self._seconds + (1 - MEMORY) * each if self._seconds else each
-            for job, result in zip(jobs, results, strict=True):
+                results = [error] * len(read)
+            self._note(started, len(read))
+            for (job, _), result in zip(read, results, strict=True):
                 _settle(job, result)
+
+    def _read(self, job: _Job, now: float) -> Picture | None:
+        """The job's picture; None if its request is answered already, since it is late or no picture."""
+        try:
+            if now - job.arrived > self._limits.seconds:
+                raise RefusedError(503, "waited too long; come again", retry_after=1)
+            metrics.STAGE.labels("wait").observe(now - job.arrived)
+            with metrics.STAGE.labels("decode").time():
+                return Picture(decode(job.file), None)
+        except Exception as error:
+            _settle(job, error)
+            return None
+
+    def _network(self) -> Network:
+        # A picture by itself is done soonest with all cores; several, with a core each.
+        alone = self._inside == 1 and self._pipeline.backend.shared
+        return self._pipeline.backend if alone else self._pipeline.sessions
+
+    def _note(self, started: float, pictures: int) -> None:
+        """Take down what a picture took; where several are worked on, it is the time since the last one was done."""
+        with self._change:
+            now = time.monotonic()
+            each = (now - max(started, self._last_done)) / pictures
+            self._last_done = now
+            self._seconds = MEMORY * self._seconds + (1 - MEMORY) * each if self._seconds else each
 
     def _take(self) -> list[_Job]:
         """The next jobs that can go through the network together; none when all is over."""

@@ -35,7 +35,7 @@ class Limits:
     queue: int = 256
     """Pictures that wait."""
     seconds: float = 30.0
-    """From the arrival of a request to the start of its computation."""
+    """For a request's body to come, and from then to the start of its computation."""
     url_bytes: int = 32 * 2**20
     url_seconds: float = 10.0
 
@@ -60,10 +60,10 @@ def bytes_of(text: str) -> bytes:
     return data
 
 
-def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """The pixels of a picture's file, `[H, W, 3]`, RGB, upright; its header is looked at first.
+def check_head(data: bytes, limits: Limits) -> None:
+    """Look at the head of a picture's file alone.
 
-    Raises RefusedError.
+    Raises RefusedError if it is none, or one of too many pixels.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -74,6 +74,13 @@ def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise RefusedError(422, "image: not a picture that can be read") from None
     if width * height > limits.pixels:
         raise RefusedError(413, f"image: {width} x {height} are more than {limits.pixels} pixels")
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """The pixels of a picture's file whose head is checked, `[H, W, 3]`, RGB, upright.
+
+    Raises RefusedError.
+    """
     try:
         return decode_rgb(data, name="image")
     except UserError as error:

@@ -13,7 +13,10 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 REQUESTS = Counter("segtune_requests", "Requests for instances, by HTTP status.", ["status"])
 LATENCY = Histogram("segtune_request_seconds", "From a request's arrival to its answer.", buckets=SECONDS)
 STAGE = Histogram(
-    "segtune_stage_seconds", "Of a request: decode, answer; of a picture: wait, network.", ["stage"], buckets=SECONDS
+    "segtune_stage_seconds",
+    "Of a picture: wait, decode; of a batch: network; of a request: answer.",
+    ["stage"],
+    buckets=SECONDS,
 )
 BATCH = Histogram(
     "segtune_batch_pictures", "Pictures that went through the network together.", buckets=(1, 2, 4, 8, 16, 32)
