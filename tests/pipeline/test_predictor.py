@@ -413,6 +413,7 @@ def test_nothing_is_saved_unless_asked_for(folder: Path, tmp_path: Path, monkeyp
 
 def test_importing_the_pipeline_imports_no_paddle() -> None:
     modules = "toolkit.pipeline.predictor, toolkit.pipeline.backends.onnxruntime, toolkit.pipeline.backends.openvino"
+    modules += ", toolkit.pipeline.measure, toolkit.pipeline.bundle, toolkit.evaluate.predictions, toolkit.serve.client"
     code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
