@@ -51,8 +51,10 @@ class Fixed:
         if self.error:
             raise self.error
         time.sleep(self.seconds * len(pictures))
-        least = self.threshold if threshold is None else threshold
-        return [Result(picture, found_in(picture.rgb).above(least), LABELS) for picture in pictures]
+        asked = self.threshold if threshold is None else threshold
+        least = asked if isinstance(asked, dict) else dict.fromkeys(LABELS, asked)
+        rows = np.array([0.9, 0.6]) >= [least.get(label, self.threshold) for label in LABELS]
+        return [Result(picture, found_in(picture.rgb).kept(rows), LABELS) for picture in pictures]
 
 
 def found_in(rgb: np.ndarray) -> Detections:
