@@ -131,10 +131,10 @@ def main() -> None:
     parser.add_argument("--serve", default="")
     given = parser.parse_args()
 
-    asked = {"visualize": False} if given.no_visualize else {}
+    exported = read_exported(given.model)
+    asked = {"threshold": exported.threshold, **({"visualize": False} if given.no_visualize else {})}
     files = [Path(str(source.value)).read_bytes() for source in itertools.islice(list_inputs(given.pictures), 16)]
     bodies = [json.dumps({"image": base64.b64encode(file).decode(), **asked}).encode() for file in files]
-    exported = read_exported(given.model)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
