@@ -25,4 +25,6 @@ def test_answers_are_as_described(port: int, mode: str) -> None:
     operations = [found.ok() for found in description.get_all_operations()]
     assert {"infer", "model"} <= {operation.definition.raw["operationId"] for operation in operations}
     for operation in operations:
+        if mode == "NEGATIVE" and not operation.body:
+            continue  # There is nothing to get wrong.
         run(check, operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]), 500)
