@@ -68,13 +68,13 @@ def test_an_engine_that_finds_the_same_holds_and_one_with_swapped_columns_does_n
         assert wrong.box_ap_change < -0.9
 
 
-def test_of_a_model_that_has_hardly_learnt_a_tenth_may_differ() -> None:
-    rows = Agreement("f32", 200, 190, 0.0, 0.0, 0.06, 0.98, mask_ap_change=0.0, box_ap_change=0.0)
+def test_of_a_model_that_has_hardly_learnt_half_of_the_rows_may_differ() -> None:
+    rows = Agreement("f32", 200, 120, 0.0, 0.0, 0.06, 0.98, mask_ap_change=0.0, box_ap_change=0.0)
     assert not rows.holds
     early = replace(rows, learnt=False)
     assert early.holds
     assert "shows little" in early.describe()
-    assert not replace(early, matched=170).holds
+    assert not replace(early, matched=99).holds
     assert not replace(early, mask_iou_mean=0.8).holds
     assert not replace(early, box_ap_change=0.01).holds
 

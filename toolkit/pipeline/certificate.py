@@ -30,9 +30,9 @@ MATCHED, MASK_IOU = 0.98, 0.99
 least mean over the matched rows."""
 LEARNT = 0.05
 """Mask AP below which a model has hardly learnt anything."""
-HARDLY = 0.9
-"""Stands for both of `MATCHED` and `MASK_IOU` then: many scores are alike and mask logits near 0, so that the last bits
-decide which rows are kept and which pixels are set."""
+HARDLY = 0.5, 0.9
+"""Stand for `MATCHED` and `MASK_IOU` then: many scores are equal, 1.0 even, and mask logits near 0, so that the last
+bits decide which rows suppression keeps and which pixels are set."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Agreement:
             small = max(abs(self.mask_ap_change), abs(self.box_ap_change)) <= AP_CHANGE[self.precision]
         if self.precision != "f32":
             return small
-        matched, mask_iou = (MATCHED, MASK_IOU) if self.learnt else (HARDLY, HARDLY)
+        matched, mask_iou = (MATCHED, MASK_IOU) if self.learnt else HARDLY
         # Of few rows one may miss.
         missing = self.rows - self.matched
         return small and missing <= max(1, round(self.rows * (1 - matched))) and self.mask_iou_mean >= mask_iou
