@@ -50,10 +50,8 @@ def mask_pairs(
     most = np.minimum(shared.clip(0).prod(-1), np.minimum(areas[:, None], truth_areas))
     at_least = np.where(crowd, areas[:, None], np.maximum(areas[:, None], truth_areas))
     rows, columns = np.nonzero(asked & (most > 0) & (most >= least * at_least))
-    both = np.array(
-        [intersection(masks[i], truths[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)],  # type: ignore[arg-type]
-        np.float64,
-    )
+    pairs = ((masks[i], truths[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True))
+    both = np.array([intersection(mask, truth) for mask, truth in pairs if truth], np.float64)
     union = np.where(crowd[columns], areas[rows], areas[rows] + truth_areas[columns] - both)
     iou = both / union
     kept = iou >= least
