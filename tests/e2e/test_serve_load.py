@@ -45,7 +45,7 @@ def resident(process: int) -> int:
 
 def test_at_twice_its_capacity(project: Project) -> None:
     body = body_of(project)
-    with service_of(project, "--seconds", "0.3") as service:
+    with service_of(project, "--seconds", "0.1") as service:
         [worker], port = service.workers, port_of(service)
         asyncio.run(clients(port, body, count=4, seconds=10))
         calm = asyncio.run(clients(port, body, count=4, seconds=20))
