@@ -23,7 +23,7 @@ from toolkit.train.ema import MovingAverage
 from toolkit.train.optim import build_optimizer, train_mode
 
 TYPICAL = 3
-"""Steps on typical pictures, of which the middle time counts."""
+"""Steps on typical pictures, of which the middle time counts; one before them, the first of its shape, takes longer."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def rehearse(
         train_mode(model, settings.freeze)
         step(batches.heaviest())
         took, made = [], []
-        for number in range(TYPICAL):
+        for number in range(1 + TYPICAL):
             start = time.perf_counter()
             batch, weight = batches.typical(number)
             made.append(time.perf_counter() - start)
@@ -123,7 +123,7 @@ def rehearse(
     # Saving makes arrays of all it saves, while Paddle keeps for itself what the step has needed.
     checkpoint = kept * (2 if ema else 1) + state
     most = memory.peak() + (checkpoint - copies if on_cpu else 0)
-    compute, load = statistics.median(took), settings.accumulate * statistics.median(made)
+    compute, load = statistics.median(took[1:]), settings.accumulate * statistics.median(made[1:])
     if not recipe.data.workers:
         seconds = compute + load
     elif on_cpu:
