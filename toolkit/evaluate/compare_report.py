@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 from toolkit.data.findings.table import Lang
-from toolkit.data.page import render
+from toolkit.data.page import render, write_page
 from toolkit.errors import UserError
 from toolkit.evaluate import plots
 from toolkit.evaluate.bootstrap import Interval
@@ -78,14 +77,7 @@ def write_comparison(folder: Path, comparison: Comparison, *, lang: Lang = "en")
         "draws": comparison.draws,
         "runs": [run.as_dict() for run in comparison.runs],
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "compare.json").write_bytes(orjson.dumps(tree, option=orjson.OPT_INDENT_2))
-        file = folder / "compare.html"
-        file.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to: {error.strerror or error}") from None
-    return file
+    return write_page(folder, "compare", page, tree)
 
 
 def tables_of(comparison: Comparison) -> list[Table]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from markupsafe import Markup
 
 from toolkit.data.coco import Split
 from toolkit.data.findings.table import Lang
-from toolkit.data.page import render
+from toolkit.data.page import render, write_page
 from toolkit.errors import UserError
 from toolkit.evaluate import plots
 from toolkit.evaluate.advice import advise, told
@@ -63,14 +62,7 @@ def write_report(
         matrix=_matrix(figures["confusion"], words),
         pictures=list(_pictures(worst, split, words)),
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_bytes(orjson.dumps(tree, option=orjson.OPT_INDENT_2))
-        file = folder / "report.html"
-        file.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written to: {error.strerror or error}") from None
-    return file
+    return write_page(folder, "report", page, tree)
 
 
 def _tiles(figures: Figures, words: dict[str, str]) -> Iterator[tuple[str, str, str]]:
