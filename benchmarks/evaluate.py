@@ -22,8 +22,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from make_coco_size import annotations
 
-from benchmarks.make_coco_size import annotations
 from toolkit.data.coco import Annotation, Picture, Split
 from toolkit.data.detections import Detections, coco_results
 from toolkit.data.masks import Crop, rle_area, rle_box, segmentation_to_rle

@@ -2,6 +2,8 @@
 
     python benchmarks/made_up.py MODEL FOLDER PICTURES
 
+Runs where the checkout is installed by `pip install -e .`, since it takes the weights' rule from the tests.
+
 The model has its own size and 80 classes, weights by the rule of the golden figures, and batch norms that have seen
 pictures; the layers that give the scores are scaled up, so that scores differ. `draw_threshold` in the export is the
 score that `DETECTIONS` instances a picture reach on average: that many masks are then made, as of a trained model.
