@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.losses.points import sample, sample_together, sample_uncertain
+from toolkit.losses.points import _losses, _LossesTogether, _undecided, point_losses, sample, sample_together
 
 
 def test_a_map_at_the_centre_of_its_pixels_is_itself() -> None:
@@ -23,34 +22,54 @@ def test_values_between_pixels_and_beyond_the_map() -> None:
 
 
 def test_three_quarters_of_the_points_lie_where_a_mask_is_undecided() -> None:
-    paddle.seed(0)
-    ramp = paddle.linspace(-4, 4, 64).expand([64, 64])
-    logits = paddle.stack([ramp, ramp.t()]).unsqueeze(0)  # one object, two predictions
-    target = ramp.unsqueeze(0)
-    values, truth = sample_uncertain(logits, target, count=400)
-    assert values.shape == truth.shape == [1, 2, 400]
-    for doubt in values[0].abs().numpy():
-        # A quarter of a ramp of candidates is within 1 of zero.
-        assert np.quantile(doubt[:300], 0.99) < 1.3
-        assert doubt[300:].mean() > 1.5
-    # The target is the first prediction: both were sampled at the same points, the random rest in common.
-    np.testing.assert_array_equal(values[0, 0].numpy(), truth[0, 0].numpy())
-    np.testing.assert_array_equal(truth[0, 0, 300:].numpy(), truth[0, 1, 300:].numpy())
-    assert (truth[0, 0, :300] != truth[0, 1, :300]).any()
+    rng = np.random.default_rng(0)
+    values = rng.uniform(-4, 4, (2, 1300)).astype("float32")
+    index = _undecided(values, 1200, 300)
+    assert index.shape == (2, 400)
+    for row, (own, chosen) in enumerate(zip(values, index - [[0], [1300]], strict=True)):
+        np.testing.assert_array_equal(chosen[300:], np.arange(1200, 1300))
+        assert len(set(chosen.tolist())) == 400, row
+        assert np.abs(own[chosen[:300]]).max() <= np.sort(np.abs(own[:1200]))[299]
 
 
 @given(st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
-def test_values_and_gradients_are_those_of_grid_sample(seed: int) -> None:
+def test_values_are_those_of_grid_sample(seed: int) -> None:
     rng = np.random.default_rng(seed)
     objects, predictions, height, width, count = rng.integers(1, 6, 5)
-    maps = rng.normal(size=(objects, predictions, height, width)).astype("float32")
+    maps = paddle.to_tensor(rng.normal(size=(objects, predictions, height, width)).astype("float32"))
     points = paddle.to_tensor(rng.uniform(-0.3, 1.3, (objects, count, 2)).astype("float32"))
-    weight = paddle.to_tensor(rng.normal(size=(objects, predictions, count)).astype("float32"))
-    ours, theirs = (paddle.to_tensor(maps, stop_gradient=False) for _ in range(2))
-    found = sample_together(ours, points)
-    expected = F.grid_sample(theirs, 2 * points.unsqueeze(1) - 1, align_corners=False).squeeze(2)
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=2e-6)
-    (found * weight).sum().backward()
-    (expected * weight).sum().backward()
-    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=2e-5)
+    np.testing.assert_allclose(sample_together(maps, points).numpy(), sample(maps, points).numpy(), atol=5e-6)
+
+
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 12), st.sampled_from([1.0, 200.0]))
+@settings(max_examples=40, deadline=None)
+def test_losses_and_gradients_are_those_of_paddles_operators(seed: int, chosen: int, rest: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    objects, predictions, height, width = rng.integers(1, 6, 4)
+    maps = scale * rng.normal(size=(objects, predictions, height, width)).astype("float32")
+    targets = paddle.to_tensor(rng.random((objects, 1, 2 * height, 2 * width)).astype("float32"))
+    points = [paddle.to_tensor(rng.random((objects, count, 2)).astype("float32")) for count in (12, rest)]
+    weights = [paddle.to_tensor(rng.normal(size=(objects, predictions)).astype("float32")) for _ in range(2)]
+    found = []
+    for losses in (_LossesTogether.apply, _losses):
+        logits = paddle.to_tensor(maps, stop_gradient=False)
+        values = losses(logits, targets, *points, chosen)
+        sum((value * weight).sum() for value, weight in zip(values, weights, strict=True)).backward()
+        found.append([each.numpy() for each in (*values, logits.grad)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4 * scale**0.5, rtol=1e-4)
+
+
+def test_points_that_are_equally_undecided() -> None:
+    logits = paddle.zeros([1, 3, 4, 4])
+    entropy, dice = point_losses(logits, paddle.ones([1, 8, 8]), count=100)
+    np.testing.assert_allclose(entropy.numpy(), np.log(2) * np.ones((1, 3)), rtol=0.05)  # the target ends at its border
+    assert (dice.numpy() < 0.4).all()
+
+
+def test_the_losses_of_a_diverged_mask_are_not_finite() -> None:
+    logits = paddle.to_tensor(np.full((1, 2, 4, 4), np.nan, "float32"), stop_gradient=False)
+    entropy, dice = point_losses(logits, paddle.zeros([1, 8, 8]), count=20)
+    assert entropy.isnan().all()
+    assert dice.isnan().all()

@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import Tensor
 
-from toolkit.losses.dice import dice_loss
 from toolkit.losses.focal import focal_cost, varifocal_loss
 from toolkit.losses.iou import giou, iou
 from toolkit.losses.matching import hungarian, mask_costs
-from toolkit.losses.points import sample, sample_together, sample_uncertain
+from toolkit.losses.points import point_losses, sample, sample_together
 from toolkit.nn.resize import resize_bilinear
 
 WEIGHTS = {"class": 4.0, "bbox": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
@@ -130,8 +128,10 @@ def set_losses(
 
         masks = [_masks(vectors[layer], features, row[layer].T) for layer in range(layers)]  # L x [M, G, h, w]
         targets = [_rows(objects.masks, layer) for layer in pairs.objects]  # L x [M, H, W]
-        compared = [_mask_losses(*pair, points=points) for pair in zip(masks, targets, strict=True)]
-        losses["mask"], losses["dice"] = (paddle.stack(values) for values in zip(*compared, strict=True))
+        compared = [point_losses(*pair, count=points) for pair in zip(masks, targets, strict=True)]
+        losses["mask"], losses["dice"] = (
+            paddle.stack([each.sum() for each in layers]) for layers in zip(*compared, strict=True)
+        )
 
         box_quality = iou(corners(box.detach()), corners(target_box))
         mask_quality = _mask_iou(masks[-1].detach(), targets[-1]).transpose([1, 0]).unsqueeze(0)
@@ -161,13 +161,6 @@ def _masks(vectors: Tensor, features: Tensor, rows: NDArray[np.int64]) -> Tensor
     """Logits `[M, G, h, w]` of the masks in `rows` `[M, G]` of all `[B * Q]`."""
     masks = paddle.bmm(vectors, features.flatten(2)).flatten(0, 1)  # [BQ, h * w]
     return masks.gather(paddle.to_tensor(rows.flatten())).reshape([*rows.shape, *features.shape[2:]])
-
-
-def _mask_losses(logits: Tensor, targets: Tensor, *, points: int) -> tuple[Tensor, Tensor]:
-    """Cross entropy and dice loss, summed over masks `[M, G, h, w]` against `targets` `[M, H, W]`."""
-    predicted, expected = sample_uncertain(logits, targets, count=points)  # [M, G, P]
-    entropy = F.binary_cross_entropy_with_logits(predicted, expected, reduction="none").mean(-1)
-    return entropy.sum(), dice_loss(F.sigmoid(predicted), expected).sum()
 
 
 @paddle.no_grad()
