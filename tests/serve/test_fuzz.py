@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.serve.conftest import encoded, text_of
@@ -24,12 +24,15 @@ REQUEST = json.dumps({"image": text_of(FILES[0]), "threshold": 0.5, "visualize":
 
 EXTREMES = [b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
 
-at_length = pytest.mark.parametrize("times", [1, pytest.param(62, marks=pytest.mark.slow)])
+at_length = pytest.mark.parametrize("rounds", [1, pytest.param(62, marks=pytest.mark.slow)])
 """20,000 requests together."""
 
 
-def run(check: Callable[..., None], strategy: st.SearchStrategy[Any], examples: int) -> None:
-    """Without looking for the smallest example, which takes long where a request hangs."""
+def run(check: Callable[..., None], strategy: st.SearchStrategy[Any], examples: int, rounds: int) -> None:
+    """Without looking for the smallest example, which takes long where a request hangs.
+
+    In rounds, since Hypothesis remembers all of a round, and is slower the more that is.
+    """
     quick = settings(
         max_examples=examples,
         deadline=None,
@@ -37,7 +40,8 @@ def run(check: Callable[..., None], strategy: st.SearchStrategy[Any], examples: 
         database=None,
         phases=[Phase.generate],
     )
-    quick(given(strategy)(check))()
+    for number in range(rounds):
+        seed(number)(quick(given(strategy)(check)))()
 
 
 @st.composite
@@ -96,13 +100,13 @@ def post(port: int, body: bytes) -> None:
 
 
 @at_length
-def test_any_file(port: int, times: int) -> None:
-    run(lambda file: post(port, json.dumps({"image": text_of(file)}).encode()), mangled(FILES), 150 * times)
+def test_any_file(port: int, rounds: int) -> None:
+    run(lambda file: post(port, json.dumps({"image": text_of(file)}).encode()), mangled(FILES), 150, rounds)
 
 
 @at_length
-def test_any_json(port: int, times: int) -> None:
-    run(lambda body: post(port, body), requests | mangled([REQUEST]), 120 * times)
+def test_any_json(port: int, rounds: int) -> None:
+    run(lambda body: post(port, body), requests | mangled([REQUEST]), 120, rounds)
 
 
 HEADS = [
@@ -140,10 +144,10 @@ def exchange(port: int, sent: bytes, *, patience: float = SECONDS) -> bytes:
 
 
 @at_length
-def test_any_head(port: int, times: int) -> None:
+def test_any_head(port: int, rounds: int) -> None:
     def check(sent: bytes) -> None:
         said = exchange(port, sent, patience=0.05)
         assert not said.startswith((b"HTTP/1.1 500", b"HTTP/1.1 502")), said
 
-    run(check, mangled(HEADS), 60 * times)
+    run(check, mangled(HEADS), 60, rounds)
     assert exchange(port, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
