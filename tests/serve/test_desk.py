@@ -51,7 +51,7 @@ def test_what_waits_goes_through_together_if_it_wants_the_same(pipeline: Fixed) 
 
 def test_where_it_takes_too_long_it_says_so_at_once() -> None:
     pipeline = Fixed(seconds=0.2)
-    one = desk(pipeline, seconds=0.5)
+    one = desk(pipeline, seconds=1.0)
 
     async def run() -> None:
         with one.place():
@@ -67,7 +67,7 @@ def test_where_it_takes_too_long_it_says_so_at_once() -> None:
 
 def test_of_what_is_worked_on_together_the_pace_counts() -> None:
     pipeline = Fixed(seconds=0.04, at_once=4)
-    one = desk(pipeline, seconds=0.5)
+    one = desk(pipeline, seconds=1.0)
 
     async def run() -> None:
         with one.place(40):
@@ -81,7 +81,7 @@ def test_of_what_is_worked_on_together_the_pace_counts() -> None:
 
 
 def test_what_is_known_at_the_start_counts(pipeline: Fixed) -> None:
-    one = Desk(pipeline, Limits(seconds=0.5), seconds=0.2)  # type: ignore[arg-type]
+    one = Desk(pipeline, Limits(seconds=1.0), seconds=0.2)  # type: ignore[arg-type]
     with one.place(3), pytest.raises(RefusedError), one.place():
         pass
     one.close()

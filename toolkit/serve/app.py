@@ -26,6 +26,7 @@ from toolkit.pipeline.predictor import Pipeline, create_pipeline
 from toolkit.pipeline.result import Result
 from toolkit.serve import metrics
 from toolkit.serve.answers import as_result
+from toolkit.serve.body import Body
 from toolkit.serve.desk import Desk
 from toolkit.serve.limits import Limits, RefusedError, bytes_of, check_head
 from toolkit.serve.schemas import Answer, InferRequest, answer
@@ -161,9 +162,11 @@ class _Service:
     async def infer(self, request: Request) -> Response:
         start = time.perf_counter()
         facts: dict[str, Any] = {"logId": str(uuid4())}
+        body = Body(request, self._settings.limits)
         try:
-            response = await self._infer(request, facts)
+            response = await self._infer(request, body, facts)
         except RefusedError as error:
+            await body.discard()
             response = _refusal(facts["logId"], error)
             facts["error"] = error.message
         except Exception:
@@ -172,16 +175,15 @@ class _Service:
         seconds = time.perf_counter() - start
         metrics.REQUESTS.labels(str(response.status_code)).inc()
         metrics.LATENCY.observe(seconds)
-        metrics.note_memory()
         facts |= {"status": response.status_code, "ms": round(1000 * seconds, 1)}
         LOG.info(orjson.dumps(facts).decode())
         return response
 
-    async def _infer(self, request: Request, facts: dict[str, Any]) -> Response:
+    async def _infer(self, request: Request, body: Body, facts: dict[str, Any]) -> Response:
         if problem := self.unauthorized(request):
             raise problem
         with self.desk.place():
-            asked = await self._in_thread(partial(_parse, await _body(request, self._settings.limits)))
+            asked = await self._in_thread(partial(_parse, await body.read()))
             facts["logId"] = asked.logId or facts["logId"]
             facts["pictures"] = len(asked.pictures)
             if len(asked.pictures) > self._settings.limits.pictures:
@@ -220,27 +222,6 @@ def _checked(given: str | bytes, limits: Limits) -> bytes:
 def _success(asked: InferRequest, found: list[Result], visualize: bool, log_id: str) -> Response:
     results = [as_result(result, mask_format=asked.maskFormat, visualize=visualize) for result in found]
     return _json(answer(log_id, result=results[0] if asked.images is None else {"results": results}))
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    """The whole body, waited for no longer and read no further than allowed."""
-    try:
-        return await asyncio.wait_for(_stream(request, limits), limits.seconds)
-    except asyncio.TimeoutError:
-        raise RefusedError(408, f"the body did not come within {limits.seconds:g} seconds") from None
-
-
-async def _stream(request: Request, limits: Limits) -> bytes:
-    too_large = RefusedError(413, f"the body is larger than {limits.body_bytes} bytes")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limits.body_bytes:
-        raise too_large
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limits.body_bytes:
-            raise too_large
-    return bytes(body)
 
 
 def _parse(body: bytes) -> InferRequest:

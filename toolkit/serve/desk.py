@@ -23,6 +23,9 @@ from toolkit.serve.limits import Limits, RefusedError, decode
 
 MEMORY = 0.9
 """Weight of what was before in the running mean of the seconds that a picture takes."""
+MARGIN = 0.5
+"""Share of the time that a request may wait, up to which it is admitted: forecasts err, and who is admitted should hardly
+ever be let go later."""
 AHEAD = 2
 """Pictures that are decoded and prepared, or whose masks are made, while others are in the network."""
 
@@ -60,11 +63,10 @@ class Desk:
     def place(self, pictures: int = 1) -> Iterator[None]:
         """Room for so many pictures while the block runs.
 
-        Raises RefusedError (503) where there is none, or where what is inside already would take longer than a request
-        waits at most.
+        Raises RefusedError (503) where there is none, or where what is inside already would take long.
         """
         wait = self._inside * self._seconds
-        if self._inside + pictures > self._limits.queue or wait > self._limits.seconds:
+        if self._inside + pictures > self._limits.queue or wait > MARGIN * self._limits.seconds:
             raise RefusedError(
                 503, "too many requests are waiting; come again", retry_after=max(1, math.ceil(wait / 2))
             )

@@ -22,30 +22,33 @@ BATCH = Histogram(
     "segtune_batch_pictures", "Pictures that went through the network together.", buckets=(1, 2, 4, 8, 16, 32)
 )
 INSIDE = Gauge("segtune_pictures_inside", "Pictures admitted and not yet answered.", multiprocess_mode="livesum")
-MEMORY = Gauge("segtune_resident_memory_bytes", "Of each worker process.", multiprocess_mode="liveall")
-
-_STATM = Path("/proc/self/statm")
 
 
 def exposition() -> bytes:
     """All figures in Prometheus' text format."""
-    note_memory()
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
-        return generate_latest()
-    for file in Path(folder).glob("*.db"):
-        process = int(file.stem.rpartition("_")[2])
-        if not _lives(process):
+        return generate_latest() + _memory([os.getpid()])
+    living = []
+    for process in {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("*.db")}:
+        if _lives(process):
+            living.append(process)
+        else:
             multiprocess.mark_process_dead(process, folder)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, folder)
+    return generate_latest(registry) + _memory(living)
+
+
+def _memory(processes: list[int]) -> bytes:
+    """What each process holds, where the system tells it."""
+    registry = CollectorRegistry()
+    held = Gauge("segtune_resident_memory_bytes", "Of each worker process.", ["pid"], registry=registry)
+    for process in processes:
+        with suppress(OSError):
+            pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+            held.labels(process).set(pages * os.sysconf("SC_PAGE_SIZE"))
     return generate_latest(registry)
-
-
-def note_memory() -> None:
-    """Take down the memory of this process, where the system tells it."""
-    with suppress(OSError):
-        MEMORY.set(int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _lives(process: int) -> bool:
