@@ -34,14 +34,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answered(port: int, body: bytes, *, count: int, seconds: float, per_second: float | None = None) -> float:
+    """Print what `count` clients see, and return how many of their requests a second are answered."""
+    start = time.perf_counter()
+    outcomes = asyncio.run(clients(port, body, count=count, seconds=seconds, per_second=per_second))
+    took = time.perf_counter() - start  # With those that were begun before the end.
+    print(f"{count} clients: {describe(outcomes, took)}", flush=True)
+    return len(part(outcomes, 200)) / took
+
+
 def measure(port: int, body: bytes, seconds: float) -> None:
     asyncio.run(clients(port, body, count=4, seconds=CALM / 2))
-    calm = asyncio.run(clients(port, body, count=4, seconds=CALM))
-    capacity = len(part(calm, 200)) / CALM
-    print(f"4 clients: {describe(calm, CALM)}", flush=True)
-    outcomes = asyncio.run(clients(port, body, count=64, seconds=seconds, per_second=2 * capacity))
-    goodput = len(part(outcomes, 200)) / seconds / capacity
-    print(f"64 clients: {describe(outcomes, seconds)}; {goodput:.2f} of what 4 clients were answered")
+    capacity = answered(port, body, count=4, seconds=CALM)
+    goodput = answered(port, body, count=64, seconds=seconds, per_second=2 * capacity)
+    print(f"{goodput / capacity:.2f} of what 4 clients were answered")
 
 
 def main() -> None:

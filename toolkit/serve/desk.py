@@ -24,8 +24,8 @@ from toolkit.serve.limits import Limits, RefusedError, decode
 MEMORY = 0.9
 """Weight of what was before in the running mean of the seconds that a picture takes."""
 MARGIN = 0.5
-"""Share of the time that a request may wait, up to which it is admitted: forecasts err, and who is admitted should hardly
-ever be let go later."""
+"""Share of the time that a request may wait, up to which it is admitted: forecasts err, and who is admitted should
+hardly ever be let go later."""
 AHEAD = 2
 """Pictures that are decoded and prepared, or whose masks are made, while others are in the network."""
 
