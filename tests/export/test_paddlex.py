@@ -102,6 +102,9 @@ def detections(boxes: list[dict[str, Any]], masks: list[np.ndarray]) -> Detectio
         corners,
         np.array([box["score"] for box in boxes], np.float32),
         np.array([box["cls_id"] for box in boxes], np.int64),
-        [Crop(mask, round(box[0]), round(box[1])) for mask, box in zip(masks, corners.tolist(), strict=True)],
+        [
+            Crop(mask.astype(np.uint8), round(box[0]), round(box[1]))
+            for mask, box in zip(masks, corners.tolist(), strict=True)
+        ],
         (0, 0),
     )
