@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -198,6 +200,8 @@ def test_figures_are_counted(client: TestClient) -> None:
         'segtune_stage_seconds_count{stage="network"}', 0
     )
     assert after["segtune_pictures_inside"] == 0
+    if sys.platform == "linux":
+        assert after[f'segtune_resident_memory_bytes{{pid="{os.getpid()}"}}'] > 10_000_000
 
 
 def figures(client: TestClient) -> dict[str, float]:
