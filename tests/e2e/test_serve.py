@@ -177,6 +177,17 @@ def test_the_clients_of_the_docs(service: Service, picture: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_figures_are_those_of_all_workers(service: Service) -> None:
+    assert service.post(image="%%%")[0] == 422
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=30) as response:
+        lines = response.read().decode().splitlines()
+    figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(figures['segtune_requests_total{status="422"}']) >= 1
+    held = [key for key in figures if key.startswith("segtune_resident_memory_bytes")]
+    assert sorted(held) == sorted(f'segtune_resident_memory_bytes{{pid="{worker}"}}' for worker in service.workers)
+
+
 def test_a_worker_that_dies_is_replaced(service: Service, picture: Path) -> None:
     [worker] = service.workers
     os.kill(worker, signal.SIGKILL)
