@@ -177,6 +177,18 @@ def test_the_clients_of_the_docs(service: Service, picture: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_request_that_offers_http_2_keeps_its_body(service: Service, picture: Path) -> None:
+    """As Java's client sends it."""
+    body = json.dumps({"image": base64.b64encode(picture.read_bytes()).decode()}).encode()
+    head = (
+        "POST /instance-segmentation HTTP/1.1\r\nHost: here\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        f"Content-Length: {len(body)}\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=30) as connection:
+        connection.sendall(head.encode() + body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_figures_are_those_of_all_workers(service: Service) -> None:
     assert service.post(image="%%%")[0] == 422

@@ -58,6 +58,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> None:
             host=host,
             port=port,
             workers=workers,
+            http="h11",  # With httptools, requests that offer HTTP/2, as Java's do, lose their bodies.
             access_log=False,
             log_config=_LOG,
             timeout_worker_healthcheck=30,
