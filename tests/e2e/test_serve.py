@@ -182,7 +182,8 @@ def test_a_request_that_offers_http_2_keeps_its_body(service: Service, picture: 
     body = json.dumps({"image": base64.b64encode(picture.read_bytes()).decode()}).encode()
     head = (
         "POST /instance-segmentation HTTP/1.1\r\nHost: here\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-        f"Content-Length: {len(body)}\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
+        "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=30) as connection:
         connection.sendall(head.encode() + body)
