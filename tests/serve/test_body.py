@@ -55,6 +55,16 @@ def test_what_is_far_too_large_or_does_not_come_is_not_waited_for(monkeypatch: p
         assert 0.2 < time.monotonic() - start < 5
 
 
+def test_who_asks_before_sending_is_not_asked_for_what_is_refused() -> None:
+    head = f"POST {ENDPOINT} HTTP/1.1\r\nHost: here\r\nExpect: 100-continue\r\nContent-Length: {LARGE}\r\n\r\n"
+    with (
+        listening(Fixed(), Settings(limits=Limits(queue=0))) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+    ):
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 503")
+
+
 def test_a_client_that_goes_away_is_no_error_of_the_service(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "seg-tune.serve")
     with listening(Fixed(), Settings()) as port:

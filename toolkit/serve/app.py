@@ -125,7 +125,7 @@ def create_app(pipeline: Pipeline, settings: Settings, *, seconds: float = 0.0) 
         ENDPOINT,
         operation_id="infer",
         response_model=Answer,
-        responses={code: {"model": Answer} for code in (401, 403, 408, 413, 422, 500, 503)},
+        responses={code: {"model": Answer} for code in (400, 401, 403, 408, 413, 422, 500, 503)},
         openapi_extra={
             "requestBody": {
                 "required": True,

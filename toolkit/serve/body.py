@@ -17,7 +17,7 @@ LINGER = 5.0
 class Body:
     def __init__(self, request: Request, limits: Limits) -> None:
         self._request, self._limits = request, limits
-        self._ended = False
+        self._begun = self._ended = False
 
     async def read(self) -> bytes:
         """All of it.
@@ -33,7 +33,9 @@ class Body:
 
     async def discard(self) -> None:
         """Take in the rest, within limits: where a connection is closed before, its client, which is still sending,
-        may never see the answer."""
+        may never see the answer. Not where it waits to be asked for it."""
+        if not self._begun and self._request.headers.get("expect", "").lower() == "100-continue":
+            return
         with suppress(asyncio.TimeoutError, RefusedError):
             await asyncio.wait_for(self._discard(), LINGER)
 
@@ -58,6 +60,7 @@ class Body:
                 return
 
     async def _parts(self) -> AsyncIterator[bytes]:
+        self._begun = True
         while not self._ended:
             message = await self._request.receive()
             if message["type"] == "http.disconnect":
