@@ -61,9 +61,7 @@ def test_at_twice_its_capacity(project: Project) -> None:
         f"overload: {len(outcomes)} requests: {describe(outcomes, SECONDS)}; memory {growth:+.2%} of {before >> 20} MB"
     )
     assert {outcome.status for outcome in outcomes} == {200, 503}
-    # A network as small as this one keeps Python itself busy, and refusals wait for their turn as well; how fast they
-    # are beside a real one is what benchmarks/overload.py measures.
-    assert np.percentile(part(outcomes, 503), 99) < 0.3
+    assert np.percentile(part(outcomes, 503), 99) < 0.05
     assert len(part(outcomes, 200)) / SECONDS > 0.9 * capacity
     assert growth < 0.02
 
