@@ -176,7 +176,6 @@ def test_the_clients_of_the_docs(service: Service, picture: Path, tmp_path: Path
     assert Image.open(tmp_path / "drawn.jpg").size == Image.open(picture).size
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_request_that_offers_http_2_keeps_its_body(service: Service, picture: Path) -> None:
     """As Java's client sends it."""
     body = json.dumps({"image": base64.b64encode(picture.read_bytes()).decode()}).encode()
@@ -201,6 +200,7 @@ def test_figures_are_those_of_all_workers(service: Service) -> None:
     assert sorted(held) == sorted(f'segtune_resident_memory_bytes{{pid="{worker}"}}' for worker in service.workers)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_worker_that_dies_is_replaced(service: Service, picture: Path) -> None:
     [worker] = service.workers
     os.kill(worker, signal.SIGKILL)
