@@ -12,26 +12,19 @@ import argparse
 import asyncio
 import base64
 import json
+import os
 import shlex
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.e2e.load import ask, clients, describe, part
-from toolkit.pipeline.config import dump_pipeline_config
-from toolkit.pipeline.exported import read_exported
+from serving import config_of, free_port, running
+
+from tests.e2e.load import clients, describe, part
 
 CALM = 20.0
 """Seconds in which the capacity is measured."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answered(port: int, body: bytes, *, count: int, seconds: float, per_second: float | None = None) -> float:
@@ -58,25 +51,13 @@ def main() -> None:
     parser.add_argument("--serve", default="")
     given = parser.parse_args()
 
-    exported = read_exported(given.model)
     body = json.dumps({"image": base64.b64encode(given.picture.read_bytes()).decode()}).encode()
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "pipeline.yaml"
-        text = dump_pipeline_config(
-            model_name=exported.model_name, model_dir=given.model.resolve(), threshold=exported.threshold
-        )
-        config.write_text(text, encoding="utf-8")
+        config = config_of(given.model, Path(folder))
         command = [sys.executable, "-m", "toolkit.cli.main", "serve", "--pipeline", str(config), "--port", str(port)]
-        with subprocess.Popen([*command, *shlex.split(given.serve)], stderr=subprocess.DEVNULL) as service:
-            try:
-                while asyncio.run(ask(port, body)).status != 200:
-                    if service.poll() is not None:
-                        sys.exit(f"the service ended with {service.returncode}")
-                    time.sleep(0.2)
-                measure(port, body, given.seconds)
-            finally:
-                service.terminate()
+        with running([*command, *shlex.split(given.serve)], port, body, dict(os.environ)):
+            measure(port, body, given.seconds)
 
 
 if __name__ == "__main__":

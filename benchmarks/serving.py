@@ -119,6 +119,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def config_of(model: Path, folder: Path) -> Path:
+    """A pipeline config in `folder` for an exported model."""
+    exported, config = read_exported(model), folder / "pipeline.yaml"
+    text = dump_pipeline_config(model_name=exported.model_name, model_dir=model.resolve(), threshold=exported.threshold)
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
@@ -138,12 +146,7 @@ def main() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = folder / "pipeline.yaml"
-        text = dump_pipeline_config(
-            model_name=exported.model_name, model_dir=given.model.resolve(), threshold=exported.threshold
-        )
-        config.write_text(text, encoding="utf-8")
-        shared = ["--pipeline", str(config), "--host", "127.0.0.1", "--port"]
+        shared = ["--pipeline", str(config_of(given.model, folder)), "--host", "127.0.0.1", "--port"]
         commands = {"seg-tune": [sys.executable, "-m", "toolkit.cli.main", "serve", *shlex.split(given.serve), *shared]}
         if not given.ours_only:
             # Isolated, or this folder's paddlex.py would be what it imports.
