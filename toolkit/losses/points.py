@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from scipy.sparse import csr_array
 
-from toolkit.losses.dice import dice_loss
+from toolkit.losses.dice import dice, dice_loss
 
 LOWEST = -80.0
 """The exponential of what is below would not be finite."""
@@ -48,8 +48,8 @@ def point_losses(
     candidates = paddle.rand([objects, int(count * oversampling), 2])
     rest = paddle.rand([objects, count - chosen, 2])
     losses = _LossesTogether.apply if predictions > 1 and logits.place.is_cpu_place() else _losses
-    entropy, dice = losses(logits, targets.unsqueeze(1), candidates, rest, chosen)
-    return entropy, dice
+    of_entropy, of_dice = losses(logits, targets.unsqueeze(1), candidates, rest, chosen)
+    return of_entropy, of_dice
 
 
 def _losses(logits: Tensor, targets: Tensor, candidates: Tensor, rest: Tensor, chosen: int) -> tuple[Tensor, Tensor]:
@@ -84,16 +84,16 @@ class _LossesTogether(PyLayer):
             entropy, masks = entropy_and_sigmoid(values)
             overlap, total = (masks * truth).sum(-1), masks.sum(-1) + truth.sum(-1)
             loss[0] = (entropy + values * (1 - truth)).mean(-1)
-            loss[1] = 1 - (2 * overlap + 1) / (total + 1)
+            loss[1] = dice(overlap, total)
             context.objects.append((weights, index, masks, truth, overlap, total))
         return paddle.to_tensor(losses[0]), paddle.to_tensor(losses[1])
 
     @staticmethod
-    def backward(context: Any, entropy: Tensor, dice: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(context: Any, of_entropy: Tensor, of_dice: Tensor) -> tuple[Tensor, None, None, None]:
         _, predictions, height, width = context.shape
         maps = []
         for (weights, index, masks, truth, overlap, total), by_entropy, by_dice in zip(
-            context.objects, entropy.numpy(), dice.numpy(), strict=True
+            context.objects, of_entropy.numpy(), of_dice.numpy(), strict=True
         ):
             # Of the sigmoid's own gradient, p (1 - p), cross entropy leaves p - t.
             by_overlap, by_total = -2 * by_dice / (total + 1), by_dice * (2 * overlap + 1) / (total + 1) ** 2

@@ -130,7 +130,7 @@ def set_losses(
         targets = [_rows(objects.masks, layer) for layer in pairs.objects]  # L x [M, H, W]
         compared = [point_losses(*pair, count=points) for pair in zip(masks, targets, strict=True)]
         losses["mask"], losses["dice"] = (
-            paddle.stack([each.sum() for each in layers]) for layers in zip(*compared, strict=True)
+            paddle.stack([value.sum() for value in values]) for values in zip(*compared, strict=True)
         )
 
         box_quality = iou(corners(box.detach()), corners(target_box))
