@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.golden import reference
 from toolkit.errors import UserError
+from toolkit.losses import matching, set_loss
 from toolkit.models import build_model
 from toolkit.models.mask_rtdetr import TINY, MaskRTDETR
 
@@ -45,11 +46,25 @@ def test_inference_equals_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_training_equals_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All points at once, as on an accelerator: one assignment of L's second step costs 1e-7 of itself less than
+    # another, which float32 does not tell apart, and the reference's rounding takes the one that costs more.
+    monkeypatch.setattr(set_loss, "mask_costs", lambda v, f, t: matching._mask_costs(paddle.matmul(v, f), t))
+    assert_training(name, 3, monkeypatch)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("Mask-RT-DETR-S", 3), ("Mask-RT-DETR-L", 1)])
+def test_training_equals_the_reference_with_costs_had_in_the_cache(
+    name: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_training(name, steps, monkeypatch)
+
+
+def assert_training(name: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     golden, model = golden_model(name, num_denoising=0)
     batch = reference.batch(train=True)
     optimizer = paddle.optimizer.SGD(1e-5, parameters=model.parameters())
     with reference.fixed_draws(monkeypatch):
-        for step in range(3):
+        for step in range(steps):
             losses = model(batch)
             reference.assert_losses(golden, step, losses, rtol=5e-3 if step else 1e-3)
             losses["loss"].backward()

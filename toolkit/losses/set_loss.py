@@ -78,7 +78,7 @@ def match(predictions: Predictions, features: Tensor, objects: Objects, *, point
             continue
         logits, boxes, vectors = (part[:, picture] for part in predictions)  # [L, Q, *]
         target = sample(objects.masks[own].unsqueeze(0), places[picture : picture + 1])[0]  # [n, P]
-        entropy, dice = mask_costs(paddle.matmul(vectors, features[picture]), target)
+        entropy, dice = mask_costs(vectors, features[picture], target)
         box, target_box = boxes.unsqueeze(2), objects.boxes[own]
         cost = (
             WEIGHTS["class"] * focal_cost(logits).index_select(objects.classes[own], axis=2)
