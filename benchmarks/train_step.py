@@ -1,18 +1,23 @@
-"""How long a training step (forward and backward pass) takes, beside PaddleDetection's figure for the same model.
+"""How long a training step (forward and backward pass) takes, beside PaddleDetection's.
 
     python benchmarks/train_step.py MODEL [--repetitions 5]
+    PADDLEDET_PYTHON=/path/to/python python benchmarks/train_step.py Mask-RT-DETR-S --beside /path/to/PaddleDetection
 
 Runs in a checkout. Two pictures of 256 x 320 with two objects each and 3 classes, as the golden figures; with 1 and
 with 2 threads, each in a process of its own: Paddle takes their number from the environment when it is imported.
 With one thread the processor's time counts, so that whatever else runs on the machine changes little; with two, which
 wait for each other actively, only the time on the wall means something, and only on a machine with nothing else to do.
-Below come the operators that took most of one step.
+Mask-RT-DETR is measured with its denoising, as it is trained, and without, as the golden figures are. `--beside` runs
+PaddleDetection's Mask-RT-DETR of a checkout (its develop branch; paddledet 2.6.0 has none) in turn with ours, in an
+environment that has what it requires; the other models are compared with what was measured once. Below come the
+operators that took most of one step.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PADDLEDETECTION = {"MaskRCNN-ResNet50-FPN": 5.0, "SOLOv2": 23.0, "Mask-RT-DETR-S": 13.0}
+PADDLEDETECTION = {"MaskRCNN-ResNet50-FPN": 5.0, "SOLOv2": 23.0}
 """Seconds a step of the same batch, 1 thread, Paddle 3.3.1 on the machine that the golden figures were measured on."""
 
 TOP = 15
@@ -51,14 +56,14 @@ def batch() -> dict[str, Any]:
     }
 
 
-def measure(name: str, repetitions: int) -> None:
+def measure(name: str, denoising: int | None, repetitions: int) -> None:
     """Print the medians of processor and wall time, then the top operators."""
     import paddle
 
     from toolkit.models import build_model
 
     paddle.seed(0)
-    model = build_model(name, 3, (256, 320))
+    model = build_model(name, 3, (256, 320), **({} if denoising is None else {"num_denoising": denoising}))
     model.train()
     data = batch()
 
@@ -66,6 +71,13 @@ def measure(name: str, repetitions: int) -> None:
         model(data)["loss"].backward()
         model.clear_gradients()
 
+    print(*medians(step, repetitions))
+    for operator, seconds in top_operators(step):
+        print(f"{seconds:>10.3f}  {operator}")
+
+
+def medians(step: Callable[[], None], repetitions: int) -> tuple[float, float]:
+    """Seconds of processor and wall time, after a first step that does not count."""
     step()
     busy, wall = [], []
     for _ in range(repetitions):
@@ -73,9 +85,7 @@ def measure(name: str, repetitions: int) -> None:
         step()
         busy.append(time.process_time() - used)
         wall.append(time.perf_counter() - start)
-    print(statistics.median(busy), statistics.median(wall))
-    for operator, seconds in top_operators(step):
-        print(f"{seconds:>10.3f}  {operator}")
+    return statistics.median(busy), statistics.median(wall)
 
 
 def top_operators(step: Callable[[], None]) -> list[tuple[str, float]]:
@@ -97,30 +107,48 @@ def top_operators(step: Callable[[], None]) -> list[tuple[str, float]]:
     return sorted(totals.items(), key=lambda item: -item[1])[:TOP]
 
 
+def run(command: list[str], threads: int) -> tuple[float, float, list[str]]:
+    """Processor and wall time that a process prints at last, or before its operators."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    lines = done.stdout.splitlines()
+    place = next(i for i, line in enumerate(lines) if re.fullmatch(r"[\d.]+ [\d.]+", line))
+    busy, wall = map(float, lines[place].split())
+    return busy, wall, lines[place + 1 :]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time a training step; see the head of this file.")
     parser.add_argument("model")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--beside", metavar="CHECKOUT", help="a checkout of PaddleDetection, for Mask-RT-DETR")
+    parser.add_argument("--denoising", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--here", action="store_true", help="measure in this process, with the environment's threads")
     arguments = parser.parse_args()
+    model, repetitions = arguments.model, str(arguments.repetitions)
     if arguments.here:
-        measure(arguments.model, arguments.repetitions)
+        measure(model, arguments.denoising, arguments.repetitions)
         return
-    reference = PADDLEDETECTION.get(arguments.model)
-    command = [sys.executable, __file__, arguments.model, "--repetitions", str(arguments.repetitions), "--here"]
+    if arguments.beside and "PADDLEDET_PYTHON" not in os.environ:
+        sys.exit("PADDLEDET_PYTHON does not name a Python that has what PaddleDetection requires")
+    reference = PADDLEDETECTION.get(model)
     for threads in (1, 2):
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run(command, env=environment, text=True, capture_output=True)
-        if done.returncode:
-            sys.exit(done.stderr)
-        first, *operators = done.stdout.splitlines()
-        busy, wall = (float(value) for value in first.split())
-        line = (
-            f"{arguments.model}, {threads} thread(s): {busy:.2f} s of processor time, {wall:.2f} s of wall time a step"
-        )
-        if reference and threads == 1:
-            line += f"; {busy / reference:.2f} of PaddleDetection's {reference} s"
-        print(line, *operators, "", sep="\n")
+        for denoising in ("100", "0") if model.startswith("Mask-RT-DETR") else (None,):
+            options = ["--repetitions", repetitions, "--here"] + (["--denoising", denoising] if denoising else [])
+            busy, wall, operators = run([sys.executable, __file__, model, *options], threads)
+            of = f" (denoising {denoising})" if denoising else ""
+            print(f"{model}{of}, {threads} thread(s): {busy:.2f} s of processor time, {wall:.2f} s of wall time a step")
+            if arguments.beside and denoising:
+                side = str(Path(__file__).with_name("paddledetection_side.py"))
+                command = [os.environ["PADDLEDET_PYTHON"], side, arguments.beside, model, denoising, repetitions]
+                their_busy, their_wall, _ = run(command, threads)
+                ratio = busy / their_busy if threads == 1 else wall / their_wall
+                print(f"PaddleDetection: {their_busy:.2f} s, {their_wall:.2f} s; ours is {ratio:.2f} of it")
+            elif reference and threads == 1:
+                print(f"{busy / reference:.2f} of PaddleDetection's {reference} s")
+            print(*operators, "", sep="\n", flush=True)
 
 
 if __name__ == "__main__":
