@@ -37,8 +37,8 @@ def mask_costs(vectors: Tensor, features: Tensor, targets: Tensor) -> tuple[Tens
         return _mask_costs(paddle.matmul(vectors, features), targets)
     layers, queries, width = vectors.shape
     costs = _mask_costs_in_cache(vectors.numpy().reshape(-1, width), features.numpy(), targets.numpy())
-    entropy, dice = (paddle.to_tensor(cost.reshape(layers, queries, -1)) for cost in costs)
-    return entropy, dice
+    by_entropy, by_dice = (paddle.to_tensor(cost.reshape(layers, queries, -1)) for cost in costs)
+    return by_entropy, by_dice
 
 
 def _mask_costs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
