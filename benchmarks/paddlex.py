@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from others import environment
+
 from toolkit import create_pipeline
 from toolkit.pipeline.inputs import list_inputs
 from toolkit.pipeline.predictor import Pipeline
@@ -45,10 +47,8 @@ class PaddleX:
         side = Path(__file__).with_name("paddlex_side.py")
         # Isolated, or this folder's paddlex.py would be what it imports.
         command = [os.environ["PADDLEX_PYTHON"], "-I", str(side), name, str(folder), repr(threshold)]
-        # OMP_NUM_THREADS as PaddleX finds it by default: not at all.
-        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._process = subprocess.Popen(command, env=environment(), **pipes)
         self._answer()
 
     def __call__(self, picture: str) -> Run:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from others import environment
 
 from toolkit.pipeline.config import dump_pipeline_config
 from toolkit.pipeline.exported import read_exported
@@ -89,10 +90,10 @@ def drive(port: int, bodies: list[bytes], *, clients: int, seconds: float, load:
 
 
 @contextmanager
-def running(command: list[str], port: int, first: bytes, environment: dict[str, str]) -> Iterator[int]:
+def running(command: list[str], port: int, first: bytes, variables: dict[str, str]) -> Iterator[int]:
     """A server, once it has answered `first`."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=variables)
         try:
             deadline = time.monotonic() + START_SECONDS
             while True:
@@ -143,7 +144,6 @@ def main() -> None:
     asked = {"threshold": exported.threshold, **({"visualize": False} if given.no_visualize else {})}
     files = [Path(str(source.value)).read_bytes() for source in itertools.islice(list_inputs(given.pictures), 16)]
     bodies = [json.dumps({"image": base64.b64encode(file).decode(), **asked}).encode() for file in files]
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shared = ["--pipeline", str(config_of(given.model, folder)), "--host", "127.0.0.1", "--port"]
@@ -155,7 +155,7 @@ def main() -> None:
         ports = {}
         for side, command in commands.items():
             port = free_port()
-            ports[side] = stack.enter_context(running([*command, str(port)], port, bodies[0], environment))
+            ports[side] = stack.enter_context(running([*command, str(port)], port, bodies[0], environment()))
         print("| clients | who | requests a second | p50 ms | p99 ms | requests |\n|---|---|---|---|---|---|")
         for clients in given.clients:
             loads = {side: Load() for side in ports}

@@ -107,20 +107,23 @@ def main(spec: dict[str, Any]) -> list[str]:
             os.kill(child, kill.get("signal", signal.SIGKILL))
         _, status = os.waitpid(child, 0)
         ends.append("killed" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}")
-        check(output)
+        if check(output) == "completed":  # It may be killed between that and its exit.
+            ends[-1] = "exit 0"
         if ends[-1] in ("exit 0", "exit 1") or (not kill and ends[-1] != "exit 0"):
             return ends
 
 
-def check(output: Path) -> None:
-    """Whatever is there can be loaded."""
-    if (output / "latest").exists():
-        run = Run.find(None, output=output)
-        run.recipe()
-        if run.checkpoint.exists():
-            read_checkpoint(run.checkpoint)
-        if run.best_weights.exists():
-            read_weights(run.best_weights)
+def check(output: Path) -> str | None:
+    """Load whatever is there; returns how the run has ended, if it has."""
+    if not (output / "latest").exists():
+        return None
+    run = Run.find(None, output=output)
+    run.recipe()
+    if run.checkpoint.exists():
+        read_checkpoint(run.checkpoint)
+    if run.best_weights.exists():
+        read_weights(run.best_weights)
+    return run.ended
 
 
 if __name__ == "__main__":
