@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import paddle
-from train_step import batch, medians
+from train_step import batch, medians, step_of
 
 checkout, name, denoising, repetitions = sys.argv[1:]
 sys.path.insert(0, checkout)
@@ -34,10 +34,4 @@ data["gt_class"] = [classes.reshape([-1, 1]).astype("int32") for classes in data
 data["is_crowd"] = [paddle.zeros(classes.shape, "int32") for classes in data["gt_class"]]
 data["pad_mask"] = paddle.ones([len(corners), HEIGHT, WIDTH])
 
-
-def step() -> None:
-    model(data)["loss"].backward()
-    model.clear_gradients()
-
-
-print(*medians(step, int(repetitions)))
+print(*medians(step_of(model, data), int(repetitions)))

@@ -65,15 +65,18 @@ def measure(name: str, denoising: int | None, repetitions: int) -> None:
     paddle.seed(0)
     model = build_model(name, 3, (256, 320), **({} if denoising is None else {"num_denoising": denoising}))
     model.train()
-    data = batch()
+    step = step_of(model, batch())
+    print(*medians(step, repetitions))
+    for operator, seconds in top_operators(step):
+        print(f"{seconds:>10.3f}  {operator}")
 
+
+def step_of(model: Any, data: dict[str, Any]) -> Callable[[], None]:
     def step() -> None:
         model(data)["loss"].backward()
         model.clear_gradients()
 
-    print(*medians(step, repetitions))
-    for operator, seconds in top_operators(step):
-        print(f"{seconds:>10.3f}  {operator}")
+    return step
 
 
 def medians(step: Callable[[], None], repetitions: int) -> tuple[float, float]:
