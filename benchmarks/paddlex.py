@@ -6,8 +6,10 @@ PICTURES is a folder. Models without an export in the folder `--models` are made
 that nobody trained, with as many instances above the threshold as trained ones find; their masks are raggeder, which
 makes RLE dearer on both sides. `--engine`, which may be given several times, names engines of seg-tune.
 
-PaddleX runs as it does by default, in a process of its own. Whatever else the machine does slows all alike: trust the
-ratios.
+PaddleX runs as it does by default, in a process of its own. By default it runs Mask-RT-DETR-L, X, H and PP-YOLOE_seg-S
+with oneDNN, which these exports bear and those of PaddleDetection do not; `--plain` runs it without, as it has to run
+those. Between two runs nobody computes for a moment, since threads of the one that is done still wait for work, on the
+cores. Whatever else the machine does slows all alike: trust the ratios.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from toolkit.pipeline.inputs import list_inputs
 from toolkit.pipeline.predictor import Pipeline
 
 ROOT = Path(__file__).parents[1]
+REST = 0.5
+"""Seconds between two runs."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,11 @@ class Run:
 
 
 class PaddleX:
-    def __init__(self, name: str, folder: Path, threshold: float) -> None:
+    def __init__(self, name: str, folder: Path, threshold: float, *, plain: bool) -> None:
         side = Path(__file__).with_name("paddlex_side.py")
         # Isolated, or this folder's paddlex.py would be what it imports.
         command = [os.environ["PADDLEX_PYTHON"], "-I", str(side), name, str(folder), repr(threshold)]
+        command += ["paddle"] if plain else []
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, env=environment(), **pipes)
         self._answer()
@@ -76,13 +81,16 @@ def ours(pipeline: Pipeline, picture: str) -> Run:
     return Run(1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu), len(rles))
 
 
-def compare(name: str, folder: Path, pictures: list[str], engines: list[str | None], repetitions: int) -> None:
+def compare(
+    name: str, folder: Path, pictures: list[str], engines: list[str | None], *, repetitions: int, plain: bool
+) -> None:
     pipelines = {engine or "seg-tune": create_pipeline(folder, engine=engine) for engine in engines}
-    paddlex = PaddleX(name, folder, next(iter(pipelines.values())).threshold)
+    paddlex = PaddleX(name, folder, next(iter(pipelines.values())).threshold, plain=plain)
     runs: dict[str, list[Run]] = {side: [] for side in ("PaddleX", *pipelines)}
     for repetition in range(1 + repetitions):
         for picture in pictures if repetition else pictures[:1]:
             for side, done in runs.items():
+                time.sleep(REST)
                 run = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
                 if repetition:  # The first one warms up.
                     done.append(run)
@@ -111,6 +119,7 @@ def main() -> None:
     parser.add_argument("--engine", action="append")
     parser.add_argument("--count", type=int, default=4, help="pictures")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--plain", action="store_true", help="PaddleX without oneDNN")
     given = parser.parse_args()
     if "PADDLEX_PYTHON" not in os.environ:
         sys.exit("PADDLEX_PYTHON does not name a Python that has PaddleX")
@@ -122,7 +131,8 @@ def main() -> None:
             # In a process of its own, for the sake of memory and of Paddle's threads.
             side = Path(__file__).with_name("made_up.py")
             subprocess.run([sys.executable, side, name, given.models, given.pictures], check=True)
-        compare(name, folder, pictures, given.engine or [None], given.repetitions)
+        engines = given.engine or [None]
+        compare(name, folder, pictures, engines, repetitions=given.repetitions, plain=given.plain)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run by PaddleX's Python: times PaddleX on the pictures that are named on its input, one answer a line.
 
-python paddlex_side.py MODEL FOLDER THRESHOLD
+python paddlex_side.py MODEL FOLDER THRESHOLD [RUN_MODE]
 """
 
 import json
@@ -11,8 +11,9 @@ import numpy as np
 from paddlex import create_model
 from pycocotools import mask as codec
 
-name, folder, threshold = sys.argv[1:]
-model = create_model(name, folder, device="cpu")
+name, folder, threshold, *run_mode = sys.argv[1:]
+settings = {"engine": "paddle_static", "engine_config": {"run_mode": run_mode[0]}} if run_mode else {}
+model = create_model(name, folder, device="cpu", **settings)
 print("@ ready", flush=True)
 for line in sys.stdin:
     start, cpu = time.perf_counter(), time.process_time()

@@ -93,7 +93,11 @@ def main() -> None:
     exported = read_exported(given.model)
     prepared = exported.preprocess(read_rgb(given.picture))
     height, width = prepared.image.shape[1:]
-    feed = {"image": prepared.image[None], "im_shape": np.array([[height, width]], np.float32)}
+    feed = {
+        "image": prepared.image[None],
+        "im_shape": np.array([[height, width]], np.float32),
+        "threshold": np.array([exported.threshold], np.float32),
+    }
     graph = str(exported.onnx)
     work: defaultdict[str, int] = defaultdict(int)
     for event in fastest(graph, feed, plain=True, runs=1)[1]:

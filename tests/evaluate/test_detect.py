@@ -44,8 +44,8 @@ def test_nothing_is_found_in_the_padding(name: str, monkeypatch: pytest.MonkeyPa
     told = []
     network = model.network
 
-    def watched(image: paddle.Tensor, im_shape: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
-        outputs: tuple[paddle.Tensor, ...] = network(image, im_shape)
+    def watched(image: paddle.Tensor, im_shape: paddle.Tensor, threshold: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+        outputs: tuple[paddle.Tensor, ...] = network(image, im_shape, threshold)
         told.append((im_shape.tolist(), float(outputs[0][..., [0, 2]].max()), float(outputs[0][..., [1, 3]].max())))
         return outputs
 

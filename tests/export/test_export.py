@@ -30,7 +30,7 @@ from tests.export.conftest import (
 )
 from toolkit import create_pipeline
 from toolkit.data.detections import Detections
-from toolkit.data.preprocess import steps_of
+from toolkit.data.preprocess import Prepared, steps_of
 from toolkit.errors import UserError
 from toolkit.export import certificate, run
 from toolkit.export.run import export_model
@@ -121,6 +121,34 @@ def test_engines_agree_and_batches_change_nothing(exported: Exported) -> None:
         assert agreement.holds, agreement.describe()
 
 
+@needs_onnx
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
+def test_pictures_together_and_alone(exported: Exported, threshold: float) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(exported.folder / "inference.onnx"), providers=["CPUExecutionProvider"])
+    model = read_exported(exported.folder)
+    prepared = [model.preprocess(picture) for picture in pictures(sizes=[SIZE] * 3)]
+
+    def outputs(*of: Prepared, least: float = threshold) -> list[np.ndarray]:
+        feed = {
+            "image": np.stack([picture.image for picture in of]),
+            "im_shape": np.array([picture.im_shape for picture in of], np.float32),
+            "threshold": np.array([least], np.float32),
+        }
+        found: list[np.ndarray] = session.run(None, {entry.name: feed[entry.name] for entry in session.get_inputs()})
+        return found
+
+    together, whole = outputs(*prepared), outputs(*prepared, least=0.0)
+    assert threshold == 1.0 or (together[1] >= threshold).sum() > 50
+    for number, picture in enumerate(prepared):
+        kept = whole[1][number] >= threshold
+        for alone, both, every in zip(outputs(picture), together, whole, strict=True):
+            count = kept.sum()
+            np.testing.assert_allclose(both[number][:count], every[number][kept], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(alone[0][:count], every[number][kept], rtol=1e-5, atol=1e-5)
+
+
 def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) -> None:
     """As PaddleX feeds it with a batch size above 1: each mask lies at the top left of the largest picture's size.
 
@@ -182,7 +210,9 @@ class _Interpolates(nn.Layer):
         super().__init__()
         self.conv = nn.Conv2D(3, 4, 3, padding=1)
 
-    def network(self, image: paddle.Tensor, im_shape: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+    def network(
+        self, image: paddle.Tensor, im_shape: paddle.Tensor | None = None, threshold: paddle.Tensor | None = None
+    ) -> tuple[paddle.Tensor, ...]:
         logits = nn.functional.interpolate(self.conv(image), size=[16, 16], mode="bilinear")
         scores = logits.mean([2, 3])
         boxes = paddle.stack([scores, scores, scores + 1, scores + 1], axis=-1)

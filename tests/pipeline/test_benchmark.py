@@ -29,7 +29,7 @@ class Fake:
         self.name = name
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
-        def network(image: np.ndarray, im_shape: np.ndarray) -> list[np.ndarray]:
+        def network(image: np.ndarray, im_shape: np.ndarray, threshold: np.ndarray) -> list[np.ndarray]:
             time.sleep(SECONDS[self.name])
             boxes = np.tile(np.array([1, 1, 5, 4], np.float32), (len(image), 2, 1))
             scores = np.full((len(image), 2), 0.9, np.float32)

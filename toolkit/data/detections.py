@@ -14,9 +14,10 @@ from toolkit.data.preprocess import Prepared
 from toolkit.stages import stage
 
 Floats = NDArray[np.float32]
-Network = Callable[[Floats, Floats], Sequence[NDArray[Any]]]
-"""Image `[B, 3, h, w]` and im_shape `[B, 2]` (height and width of the pictures inside it) -> boxes `[B, K, 4]`, scores
-`[B, K]`, labels `[B, K]`, mask logits `[B, K, mh, mw]`; see `place`."""
+Network = Callable[[Floats, Floats, Floats], Sequence[NDArray[Any]]]
+"""Image `[B, 3, h, w]`, im_shape `[B, 2]` (height and width of the pictures inside it) and threshold `[1]` (rows that
+score less may be left out, or have no masks) -> boxes `[B, K, 4]`, scores `[B, K]`, labels `[B, K]`, mask logits
+`[B, K, mh, mw]`; see `place`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def detect(
         for rows in (same[i : i + step] for i in range(0, len(same), step)):
             image = np.stack([pictures[row].image for row in rows])
             with stage("network"):
-                outputs = network(image, np.array([pictures[row].im_shape for row in rows], np.float32))
+                im_shape = np.array([pictures[row].im_shape for row in rows], np.float32)
+                outputs = network(image, im_shape, np.array([threshold], np.float32))
             with stage("masks"):
                 for i, row in enumerate(rows):
                     found[row] = place(

@@ -54,8 +54,8 @@ def _found(model: nn.Layer, batches: Iterable[EvalBatch], limit: int) -> Iterato
 def detect_prepared(model: nn.Layer, pictures: Sequence[Prepared], *, limit: int | None = None) -> list[Detections]:
     """What `model`, which is in eval mode, finds in each of `pictures`."""
 
-    def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
+    def network(*inputs: Floats) -> list[NDArray[np.generic]]:
         with paddle.no_grad():
-            return [output.numpy() for output in model.network(paddle.to_tensor(image), paddle.to_tensor(im_shape))]
+            return [output.numpy() for output in model.network(*map(paddle.to_tensor, inputs))]
 
     return detections.detect(network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit)

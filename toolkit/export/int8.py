@@ -64,21 +64,23 @@ def _feeds(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     for rgb in pictures:
         prepared = exported.preprocess(rgb)
-        feed = {"image": prepared.image[None], "im_shape": np.array([prepared.im_shape], np.float32)}
+        feed = {
+            "image": prepared.image[None],
+            "im_shape": np.array([prepared.im_shape], np.float32),
+            "threshold": np.zeros(1, np.float32),
+        }
         yield {name: value for name, value in feed.items() if name in inputs}
 
 
 def _kept(graph: Any) -> list[str]:
-    """The convolutions that no other follows, and those with few outputs."""
+    """The convolutions that say something, since no other and no sampling follows, and those with few outputs."""
     shapes = {weights.name: weights.dims for weights in graph.initializer}
     leads_on: set[str] = set()  # Edges from which a convolution is reached.
     kept = []
     for node in reversed(graph.node):
         followed = any(output in leads_on for output in node.output)
-        if node.op_type == "Conv":
-            if not followed or shapes[node.input[1]][0] < CHANNELS:
-                kept.append(node.name)
-            leads_on.update(node.input)
-        elif followed:
+        if node.op_type == "Conv" and (not followed or shapes[node.input[1]][0] < CHANNELS):
+            kept.append(node.name)
+        if followed or node.op_type in ("Conv", "GridSample"):
             leads_on.update(node.input)
     return kept

@@ -10,6 +10,7 @@ from typing import Any
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from toolkit.export.rewrite import rewrite
 from toolkit.export.static import trace, verbatim
 from toolkit.quiet import captured
 from toolkit.recipe import Data
@@ -25,8 +26,8 @@ class _Network(nn.Layer):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, im_shape: Tensor) -> tuple[Tensor, ...]:
-        return tuple(verbatim(self.model.network, image, im_shape))
+    def forward(self, image: Tensor, im_shape: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
+        return tuple(verbatim(self.model.network, image, im_shape, threshold))
 
 
 def missing_converter() -> str | None:
@@ -37,8 +38,8 @@ def missing_converter() -> str | None:
 
 
 def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
-    """Write `inference.onnx`: `image` `[B, 3, h, w]`, and `im_shape` `[B, 2]` where the network looks at it -> `boxes`,
-    `scores`, `labels`, `mask_logits`; B is free, or 1.
+    """Write `inference.onnx`: `image` `[B, 3, h, w]`, `threshold` `[1]`, and `im_shape` `[B, 2]` where the network
+    looks at it -> `boxes`, `scores`, `labels`, `mask_logits`.
 
     Raises RuntimeError if the converter cannot convert the network.
     """
@@ -48,7 +49,11 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
     height, width = (None, None) if data.keep_ratio else data.input_size
     with TemporaryDirectory() as scratch:
         stem = Path(scratch) / "network"
-        spec = [InputSpec([None, 3, height, width], "float32", "image"), InputSpec([None, 2], "float32", "im_shape")]
+        spec = [
+            InputSpec([None, 3, height, width], "float32", "image"),
+            InputSpec([None, 2], "float32", "im_shape"),
+            InputSpec([1], "float32", "threshold"),
+        ]
         trace(_Network(model), spec, stem)
         with captured() as output:
             try:
@@ -65,14 +70,17 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
         if node.op_type == "RoiAlign":
             # paddle2onnx 2.1 leaves it out, and then regions lie half a pixel beside where `aligned=False` has them.
             node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "output_half_pixel"))
-    if any(node.op_type == "NonMaxSuppression" for node in graph.graph.node):
-        # paddle2onnx 2.1 converts suppression for a single picture only.
-        graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.checker.check_model(graph)
-    return _fold(graph.SerializeToString(), folder / "inference.onnx")
+    path = folder / "inference.onnx"
+    _fold(graph.SerializeToString(), path)
+    graph = onnx.load(path)
+    rewrite(graph)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+    return path
 
 
-def _fold(graph: bytes, path: Path) -> Path:
+def _fold(graph: bytes, path: Path) -> None:
     """Write the graph with constants computed and norms folded into convolutions: any engine then loads it faster."""
     import onnxruntime
 
@@ -81,7 +89,6 @@ def _fold(graph: bytes, path: Path) -> Path:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # Standard operators only.
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
-    return path
 
 
 def _drop_unused_inputs(graph: Any) -> None:

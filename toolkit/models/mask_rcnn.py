@@ -252,12 +252,15 @@ class MaskRCNN(nn.Layer):
         parts["loss_mask"] = self.mask_head.loss(levels, targets, batch["gt_mask"], shared=shared)
         return {"loss": sum(parts.values()), **parts}
 
-    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(
+        self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The part that exports: the best K instances of each picture, best first; unused rows score 0.
 
         Args:
             image: `[B, 3, h, w]`, sides multiples of 32 for a pyramid.
             im_shape: `[B, 2]`, height and width of the pictures inside the padded input; by default all of it.
+            threshold: `[1]`; rows that score less have no masks.
 
         Returns boxes `[B, K, 4]` (x1 y1 x2 y2 in pixels of the input), scores `[B, K]`, labels int64 `[B, K]` and masks
         `[B, K, m + 2, m + 2]`, positive inside after bilinear resizing. A mask covers its box and one cell more on each
@@ -270,9 +273,9 @@ class MaskRCNN(nn.Layer):
         candidates, keep = self.test_proposals
         boxes, scores = self.rpn_head(levels, im_shape, candidates=candidates, keep=keep)
         boxes, scores, labels = self.bbox_head.predict(levels, boxes, scores > 0, im_shape)
-        masks = self.mask_head.predict(
-            levels, boxes, scores > 0, labels, through=None if self.neck is not None else self.bbox_head.head
-        )
+        used = scores > 0 if threshold is None else (scores > 0) & (scores >= threshold)
+        through = None if self.neck is not None else self.bbox_head.head
+        masks = self.mask_head.predict(levels, boxes, used, labels, through=through)
         return boxes, scores, labels, masks
 
     def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
 from toolkit.nn.hybrid_encoder import MaskHybridEncoder
 from toolkit.nn.resize import resize_bilinear
+from toolkit.nn.shape import leading
 
 DETECTIONS = 100
 STRIDES = (8, 16, 32)
@@ -176,19 +177,23 @@ class MaskRTDETR(nn.Layer):
         `scale_factor`."""
         return self._losses(batch) if self.training else self._detect(batch)
 
-    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(
+        self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`image` `[B, 3, h, w]`, sides multiples of 32 -> the K best of query and class, best first: boxes
         `[B, K, 4]` (x1 y1 x2 y2 in pixels of the input), scores `[B, K]`, labels `[B, K]`, mask logits
-        `[B, K, h / 4, w / 4]`, which cover the whole input. `im_shape` is not looked at: the input is all picture."""
+        `[B, K, h / 4, w / 4]`, which cover the whole input. `im_shape` is not looked at: the input is all picture.
+        `threshold` `[1]`: rows that score less in all pictures are left out."""
         height, width = image.shape[2:]
         *levels, features = self._features(image)
         last = self.transformer(levels, features)[-1]
         count = min(DETECTIONS, last.logits.shape[1] * self.num_classes)
         scores, index = paddle.topk(F.sigmoid(last.logits).flatten(1), count, axis=1)
+        scores, index = leading(threshold, scores, index)
         query, label = index.floor_divide(self.num_classes), index.mod(self.num_classes)
         boxes = corners(_take(last.boxes, query)) * paddle.to_tensor([width, height, width, height], "float32")
         masks = paddle.matmul(_take(last.masks, query), features.flatten(2))
-        return boxes, scores, label, masks.reshape([-1, count, *features.shape[2:]])
+        return boxes, scores, label, masks.reshape([0, 0, *features.shape[2:]])
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """Three levels of the encoder, and the mask features."""

@@ -26,6 +26,7 @@ from toolkit.nn.cspresnet import ConvNorm, CSPResNet
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.nms import select
 from toolkit.nn.resize import resize_bilinear
+from toolkit.nn.shape import leading
 
 STRIDES = (32, 16, 8)
 """Network pixels per cell of the levels."""
@@ -107,12 +108,15 @@ class PPYOLOESeg(nn.Layer):
         predictions: Predictions = self.yolo_head(self.neck(self.backbone(image)))
         return predictions
 
-    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(
+        self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The part that exports: `image` `[B, 3, h, w]` -> the best K instances of each picture, best first.
 
         Returns boxes `[B, K, 4]` (x1 y1 x2 y2 in network pixels), scores `[B, K]` (0 in unused rows), labels
         int64 `[B, K]`, and masks `[B, K, h / 4, w / 4]`, which are positive inside after bilinear resizing. `im_shape`
-        is not looked at: the input is all picture.
+        is not looked at: the input is all picture. `threshold` `[1]`: rows that score less in all pictures are left
+        out.
         """
         p = self.predict(image)
         boxes = _boxes(p.points, self.yolo_head.distances(p.distance_logits) * p.strides)
@@ -124,12 +128,13 @@ class PPYOLOESeg(nn.Layer):
             iou=self.nms_iou,
             candidates=self.nms_candidates,
         )
-        boxes = paddle.take_along_axis(boxes, best.index.unsqueeze(-1), axis=1)
-        coefficients = paddle.take_along_axis(p.coefficients, best.index.unsqueeze(-1), axis=1)
+        scores, labels, index = leading(threshold, *best)
+        boxes = paddle.take_along_axis(boxes, index.unsqueeze(-1), axis=1)
+        coefficients = paddle.take_along_axis(p.coefficients, index.unsqueeze(-1), axis=1)
         masks = paddle.matmul(coefficients, p.prototypes.flatten(2))  # [B, K, h / 4 * w / 4]
         # The reference resizes probabilities and cuts at one half.
-        masks = (F.sigmoid(masks) - 0.5).reshape([*masks.shape[:2], *p.prototypes.shape[2:]])
-        return boxes, best.scores, best.labels, masks
+        masks = (F.sigmoid(masks) - 0.5).reshape([0, 0, *p.prototypes.shape[2:]])
+        return boxes, scores, labels, masks
 
     def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Instances of `batch`, picture after picture, by class and then by score (the reference's order).

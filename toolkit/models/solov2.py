@@ -29,7 +29,7 @@ from toolkit.models.found import as_tensors, found_in
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.resnet import ResNet
-from toolkit.nn.shape import size_of, take
+from toolkit.nn.shape import leading, size_of, take
 
 SCALE_RANGES = ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048))
 """Objects that each grid is for: sqrt of the box area, in pixels of the network input."""
@@ -162,12 +162,15 @@ class SOLOv2(nn.Layer):
         # The network's boxes are on its own grid; these are exact.
         return as_tensors([replace(picture, boxes=_boxes_of(picture.masks)) for picture in found])
 
-    def network(self, image: Tensor, im_shape: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def network(
+        self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a picture holds, best first; rows that are not in use have score 0.
 
         Args:
             image: `[B, 3, h, w]`.
             im_shape: `[B, 2]`, height and width of the picture inside the padded input; boxes are cut to it.
+            threshold: `[1]`; rows that score less in all pictures are left out.
 
         Returns:
             boxes `[B, K, 4]` around the masks, x1 y1 x2 y2 in pixels of the input; scores `[B, K]`; labels `[B, K]`;
@@ -182,6 +185,7 @@ class SOLOv2(nn.Layer):
             self.mask_head(features),
             least_areas=paddle.concat([paddle.full([g * g], float(LEAST_AREAS[i])) for i, g in enumerate(self.grids)]),
             detections=self.detections,
+            threshold=threshold,
         )
         boxes = boxes_around(logits)
         if im_shape is not None:
@@ -339,6 +343,7 @@ def select_masks(
     *,
     least_areas: Tensor,
     detections: int,
+    threshold: Tensor | None = None,
     survivors: int = 500,
     score_threshold: float = 0.1,
     final_threshold: float = 0.05,
@@ -349,6 +354,7 @@ def select_masks(
         scores: `[B, G, C]`; kernels: `[B, G, E]`; mask_features: `[B, E, mh, mw]`.
         least_areas: `[G]`, what the area of a cell's mask has to exceed.
         survivors: masks of a picture, the best by score, that are compared with each other.
+        threshold: see `SOLOv2.network`.
 
     Returns:
         scores `[B, K]`, labels `[B, K]` and sigmoid - 0.5 of the masks `[B, K, mh, mw]`.
@@ -373,7 +379,8 @@ def select_masks(
     score = score * matrix_nms(masks=(mask > 0.5).astype(mask.dtype), valid=score > 0, labels=label)
     score = score * (score >= final_threshold).astype(score.dtype)
     score, order = score.topk(detections)
-    shape = [-1, detections, size_of(mask_features, 2), size_of(mask_features, 3)]
+    score, order = leading(threshold, score, order)
+    shape = [-1, size_of(score, 1), size_of(mask_features, 2), size_of(mask_features, 3)]
     return score, take(label, order), (take(mask, order) - 0.5).reshape(shape)
 
 

@@ -99,12 +99,10 @@ class DeformableAttention(nn.Layer):
 
 
 def values_of_all(layers: Sequence[DeformableAttention], maps: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The `values` of each layer, for use without gradients: one convolution of each of the L `maps` `[B, D, h, w]`,
-    whose outcome needs no transposing."""
-    weight = paddle.concat([layer.value_proj.weight for layer in layers], axis=1).t().unsqueeze([2, 3])
-    bias = paddle.concat([layer.value_proj.bias for layer in layers])
-    levels = [F.conv2d(level, weight, bias).chunk(len(layers), axis=1) for level in maps]
-    return [list(values) for values in zip(*levels, strict=True)]
+    """The `values` of each layer, for use without gradients: convolutions of the L `maps` `[B, D, h, w]`, whose outcome
+    needs no transposing."""
+    projections = [layer.value_proj for layer in layers]
+    return [[F.conv2d(level, p.weight.t().unsqueeze([2, 3]), p.bias) for level in maps] for p in projections]
 
 
 def _star(heads: int, levels: int, points: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -29,7 +29,7 @@ def resize_bilinear(x: Tensor, size: tuple[Size, Size]) -> Tensor:
     # Three dimensions: oneDNN takes a four-dimensional convolution output in the wrong memory layout and multiplies
     # noise.
     flat = paddle.matmul(rows, paddle.matmul(x.flatten(0, 1), columns, transpose_y=True))
-    return flat.reshape([x.shape[0], x.shape[1], *size])
+    return flat.reshape([x.shape[0], size_of(x, 1), *size])
 
 
 def _interpolation_matrix(source: Size, target: Size) -> Tensor:

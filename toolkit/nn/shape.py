@@ -17,6 +17,16 @@ def size_of(x: Tensor, axis: int) -> Size:
     return length if isinstance(length, int) and length >= 0 else paddle.shape(x)[axis]
 
 
+def leading(threshold: Tensor | None, scores: Tensor, *others: Tensor) -> list[Tensor]:
+    """Of `scores` `[B, K]`, best first, and `others` `[B, K, ...]`, the rows up to the last that reaches `threshold`
+    `[1]` in some picture, but at least one; without a threshold all."""
+    parts = [scores, *others]
+    if threshold is None:
+        return parts
+    count = (scores >= threshold).astype("int32").sum(axis=1).max().clip(min=1)
+    return [part[:, :count] for part in parts]
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index` `[B, K]` of each picture's part of `x` `[B, N, ...]`: `[B, K, ...]`."""
     picture = paddle.arange(0, size_of(x, 0), 1, dtype="int64").unsqueeze(1) + paddle.zeros_like(index)

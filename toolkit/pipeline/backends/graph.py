@@ -12,7 +12,8 @@ from toolkit.pipeline.exported import Exported
 
 
 class FastGraph:
-    """A Backend over `network`: image `[B, 3, h, w]`, im_shape `[B, 2]` -> boxes, scores, labels, mask logits.
+    """A Backend over `network`: image `[B, 3, h, w]`, im_shape `[B, 2]`, threshold `[1]` -> boxes, scores, labels, mask
+    logits.
 
     Args:
         at_once: how many pictures the graph takes at most; None for any number.

@@ -38,8 +38,8 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
     inputs = [given.name for given in session.get_inputs()]
     most = session.get_inputs()[0].shape[0]
 
-    def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
-        feed = {"image": image, "im_shape": im_shape}
+    def network(image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:
+        feed = {"image": image, "im_shape": im_shape, "threshold": threshold}
         outputs: list[NDArray[np.generic]] = session.run(None, {key: feed[key] for key in inputs})
         return outputs
 

@@ -38,8 +38,8 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
     inputs = [given.get_any_name() for given in model.inputs]
     most = model.inputs[0].get_partial_shape()[0]
 
-    def network(image: Floats, im_shape: Floats) -> list[NDArray[np.generic]]:
-        feed = {"image": image, "im_shape": im_shape}
+    def network(image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:
+        feed = {"image": image, "im_shape": im_shape, "threshold": threshold}
         if not hasattr(requests, "own"):
             requests.own = model.create_infer_request()
         # A copy: the arrays that a request returns are overwritten by its next run.
