@@ -149,6 +149,21 @@ def test_pictures_together_and_alone(exported: Exported, threshold: float) -> No
             np.testing.assert_allclose(alone[0][:count], every[number][kept], rtol=1e-5, atol=1e-5)
 
 
+@needs_onnx
+@pytest.mark.parametrize("engine", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
+def test_a_graph_with_an_input_of_a_later_version_is_refused(exported: Exported, tmp_path: Path, engine: str) -> None:
+    import onnx
+
+    folder = tmp_path / "later"
+    shutil.copytree(exported.folder, folder)
+    model = onnx.load(folder / "inference.onnx")
+    later = onnx.helper.make_tensor_value_info("limit", onnx.TensorProto.FLOAT, [1])
+    model.graph.input.append(later)
+    onnx.save(model, folder / "inference.onnx")
+    with pytest.raises(UserError, match=r"inference\.onnx: has an input limit, which this version does not know"):
+        load_backend(read_exported(folder), engine=engine)
+
+
 def test_a_batch_of_pictures_of_many_sizes_in_paddles_graph(exported: Exported) -> None:
     """As PaddleX feeds it with a batch size above 1: each mask lies at the top left of the largest picture's size.
 

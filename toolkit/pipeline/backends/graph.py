@@ -40,6 +40,19 @@ class FastGraph:
         )
 
 
+def known_inputs(path: Path | None, names: Sequence[str]) -> Sequence[str]:
+    """`names`, the inputs of a graph.
+
+    Raises UserError if there are others than a fast graph has.
+    """
+    if unknown := set(names) - {"image", "im_shape", "threshold"}:
+        raise UserError(
+            f"{path}: has an input {sorted(unknown)[0]}, which this version does not know; it was exported by a newer "
+            "version, or is no export of seg-tune"
+        )
+    return names
+
+
 def not_loadable(path: Path | None, error: Exception) -> UserError:
     """What an engine says of a file that it cannot load."""
     return UserError(f"{path}: not loadable: {' '.join(str(error).split())[:200]}")

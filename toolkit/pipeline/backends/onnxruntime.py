@@ -11,7 +11,7 @@ from toolkit import cores
 from toolkit.data.detections import Floats
 from toolkit.errors import UserError
 from toolkit.pipeline.backends.engines import ENGINES
-from toolkit.pipeline.backends.graph import FastGraph, not_loadable
+from toolkit.pipeline.backends.graph import FastGraph, known_inputs, not_loadable
 from toolkit.pipeline.exported import Exported
 
 _PROVIDERS = {"onnxruntime_cuda": "CUDAExecutionProvider", "onnxruntime_tensorrt": "TensorrtExecutionProvider"}
@@ -35,7 +35,7 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
         session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=[(provider, settings)])
     except Exception as error:
         raise not_loadable(path, error) from None
-    inputs = [given.name for given in session.get_inputs()]
+    inputs = known_inputs(path, [given.name for given in session.get_inputs()])
     most = session.get_inputs()[0].shape[0]
 
     def network(image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:

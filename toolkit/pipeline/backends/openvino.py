@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from toolkit import cores
 from toolkit.data.detections import Floats
 from toolkit.pipeline.backends.engines import ENGINES
-from toolkit.pipeline.backends.graph import FastGraph, not_loadable
+from toolkit.pipeline.backends.graph import FastGraph, known_inputs, not_loadable
 from toolkit.pipeline.exported import Exported
 
 
@@ -35,7 +35,7 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
     except Exception as error:
         raise not_loadable(path, error) from None
     requests = threading.local()
-    inputs = [given.get_any_name() for given in model.inputs]
+    inputs = known_inputs(path, [given.get_any_name() for given in model.inputs])
     most = model.inputs[0].get_partial_shape()[0]
 
     def network(image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:
