@@ -17,8 +17,11 @@ class Fake:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, image: NDArray[np.float32], im_shape: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
-        assert im_shape.dtype == np.float32
+    def __call__(
+        self, image: NDArray[np.float32], im_shape: NDArray[np.float32], threshold: NDArray[np.float32]
+    ) -> Sequence[NDArray[Any]]:
+        assert im_shape.dtype == threshold.dtype == np.float32
+        assert threshold.shape == (1,)
         self.shapes.append(image.shape)
         height, width = im_shape.T
         boxes = np.stack([0 * width, 0 * height, width, height], axis=1)[:, None]
