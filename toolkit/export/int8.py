@@ -1,4 +1,4 @@
-"""The fast graph with 8-bit convolutions, by quantisation after training."""
+"""The fast graph with 8-bit layers, by quantisation after training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from toolkit.pipeline.exported import Exported
 from toolkit.quiet import captured
 
 CHANNELS = 16
-"""Convolutions with fewer outputs (the proposals' scores and boxes) stay as they are."""
+"""Layers with fewer outputs (the proposals' scores and boxes) stay as they are."""
 
 
 def save_int8(exported: Exported, pictures: Iterable[NDArray[np.uint8]]) -> Path:
     """Write `inference.int8.onnx` beside `inference.onnx`, its ranges measured on `pictures` (uint8 `[H, W, 3]`, RGB).
 
-    Weights and inputs of convolutions become 8-bit numbers, the weights' scale being each channel's own. In f32 stay
-    the last convolutions, which say classes and boxes, and all else: attention, sampling, selection, masks.
+    Weights and inputs of convolutions and linear layers become 8-bit numbers, the weights' scale being each channel's
+    own. In f32 stay the last layers, which say classes and boxes, and all else: attention, sampling, selection, masks.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -51,7 +51,7 @@ def save_int8(exported: Exported, pictures: Iterable[NDArray[np.uint8]]) -> Path
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                op_types_to_quantize=["Conv"],
+                op_types_to_quantize=["Conv", "MatMul"],
                 nodes_to_exclude=_kept(graph),
             )
         finally:
@@ -73,14 +73,28 @@ def _feeds(
 
 
 def _kept(graph: Any) -> list[str]:
-    """The convolutions that say something, since no other and no sampling follows, and those with few outputs."""
+    """The convolutions and products that stay as they are: those that say something, since no other layer goes on with
+    what they make of the picture; those with few outputs; and products that are no layers, such as resizing."""
     shapes = {weights.name: weights.dims for weights in graph.initializer}
-    leads_on: set[str] = set()  # Edges from which a convolution is reached.
+    added = {
+        edge for node in graph.node if node.op_type == "Add" and set(node.input) & set(shapes) for edge in node.input
+    }
+    leads_on: set[str] = set()  # Edges from which a layer is reached.
     kept = []
     for node in reversed(graph.node):
         followed = any(output in leads_on for output in node.output)
-        if node.op_type == "Conv" and (not followed or shapes[node.input[1]][0] < CHANNELS):
-            kept.append(node.name)
-        if followed or node.op_type in ("Conv", "GridSample"):
+        weights = shapes.get(node.input[1], []) if len(node.input) > 1 else []
+        linear = node.op_type == "MatMul" and len(weights) == 2 and node.output[0] in added
+        if node.op_type == "Conv" or linear:
+            outputs = weights[1] if linear else weights[0]
+            if not followed or outputs < CHANNELS:
+                kept.append(node.name)
             leads_on.update(node.input)
+        elif node.op_type in ("GridSample", "RoiAlign"):
+            leads_on.update(node.input[:1])  # Not what says where.
+        else:
+            if node.op_type == "MatMul":
+                kept.append(node.name)
+            if followed and node.op_type != "TopK":  # Which ones is no matter of numbers.
+                leads_on.update(node.input)
     return kept
