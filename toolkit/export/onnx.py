@@ -12,6 +12,7 @@ from paddle.static import InputSpec
 
 from toolkit.export.rewrite import rewrite
 from toolkit.export.static import trace, verbatim
+from toolkit.pipeline.backends.graph import BATCH
 from toolkit.quiet import captured
 from toolkit.recipe import Data
 
@@ -75,6 +76,9 @@ def save_onnx(model: nn.Layer, folder: Path, *, data: Data) -> Path:
     _fold(graph.SerializeToString(), path)
     graph = onnx.load(path)
     rewrite(graph)
+    for given in graph.graph.input:
+        if given.name != "threshold":
+            given.type.tensor_type.shape.dim[0].dim_param = BATCH
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
     return path

@@ -10,6 +10,9 @@ from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.exported import Exported
 
+BATCH = "batch"
+"""What the graph calls the number of pictures that come together."""
+
 
 class FastGraph:
     """A Backend over `network`: image `[B, 3, h, w]`, im_shape `[B, 2]`, threshold `[1]` -> boxes, scores, labels, mask
