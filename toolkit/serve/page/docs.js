@@ -13,7 +13,9 @@ function make(tag, ...content) {
 const prose = (text) => (text ?? "").split("`").map((part, at) => (at % 2 ? make("code", part) : part));
 
 const code = (text) => make("pre", make("code", text));
-const json = (tree) => code(JSON.stringify(tree, null, 2));
+/** With numbers beside each other. */
+const json = (tree) => code(JSON.stringify(tree, null, 2).replace(
+  /\[\s+([-\d.,\s]+?)\s+\]/g, (_, numbers) => `[${numbers.replace(/\s+/g, " ")}]`));
 
 function link(name) {
   const element = make("a", name);
@@ -25,15 +27,15 @@ function link(name) {
 
 const between = (parts, separator) => parts.flatMap((part, at) => (at ? [separator, ...part] : part));
 
-/** A schema's type in a line, as what `make` takes. */
+/** A schema's type in a line, as what `make` takes; null is as good as nothing and not named. */
 function typeOf(schema) {
   if (schema.$ref) return [link(schema.$ref.split("/").pop())];
-  if (schema.anyOf) return between(schema.anyOf.map(typeOf), " or ");
+  if (schema.anyOf) return between(schema.anyOf.filter((one) => one.type !== "null").map(typeOf), " or ");
   if (schema.enum) return [schema.enum.map((value) => JSON.stringify(value)).join(", ")];
   if (schema.prefixItems) return ["[", ...between(schema.prefixItems.map(typeOf), ", "), "]"];
   if (schema.type === "array") return ["list of ", ...typeOf(schema.items ?? {})];
   if (schema.type === "object" && schema.additionalProperties?.type) {
-    return ["names to ", ...typeOf(schema.additionalProperties)];
+    return ["object of ", ...typeOf(schema.additionalProperties)];
   }
   if (schema.minimum !== undefined && schema.maximum !== undefined) {
     return [`${schema.type} from ${schema.minimum} to ${schema.maximum}`];

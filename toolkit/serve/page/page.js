@@ -30,7 +30,7 @@ function paint(target, lit) {
   const context = target.getContext("2d");
   const scale = target.width / state.picture.width;
   // So that letters are as large on every screen.
-  const unit = target.width / (canvas.clientWidth || target.width);
+  const unit = Math.max(1, target.width / (canvas.clientWidth || target.width));
   context.clearRect(0, 0, target.width, target.height);
   context.drawImage(state.picture, 0, 0, target.width, target.height);
   const shown = fromWorst(visible(), lit);
@@ -52,9 +52,9 @@ function label(context, { number, bbox, categoryName, score }, scale, unit) {
   context.strokeStyle = context.fillStyle = colour(number);
   context.lineWidth = 1.5 * unit;
   context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-  context.font = `${13 * unit}px system-ui, sans-serif`;
+  context.font = `${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  const room = 6 * unit, tall = 18 * unit;
+  const room = 6 * unit, tall = 17 * unit;
   const text = [`${categoryName} ${score.toFixed(2)}`, score.toFixed(2)].find(
     (text) => context.measureText(text).width + room <= width);
   if (!text) return;
@@ -169,6 +169,8 @@ function lay(picture) {
   get("drop").classList.toggle("full", Boolean(picture));
   get("downloads").hidden = true;
   if (picture) [canvas.width, canvas.height] = sized(LONG);
+  // A strip that stands upright would be too narrow for labels if all of it were in sight.
+  canvas.style.maxHeight = picture && picture.height > 4 * picture.width ? "none" : "";
   classes();
   show();
 }
