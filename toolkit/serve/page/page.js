@@ -41,17 +41,18 @@ function paint(target, lit) {
     context.drawImage(layer, scale * bitmap.x, scale * bitmap.y, scale * layer.width, scale * layer.height);
   }
   context.globalAlpha = 1;
-  for (const instance of shown) {
-    if (one ? instance.number === lit : get("labels").checked) label(context, instance, scale, unit);
+  const named = shown.filter(({ number }) => (one ? number === lit : get("labels").checked));
+  context.lineWidth = 1.5 * unit;
+  for (const { number, bbox } of named) {
+    const [x1, y1, x2, y2] = bbox.map((side) => scale * side);
+    context.strokeStyle = colour(number);
+    context.strokeRect(x1, y1, x2 - x1, y2 - y1);
   }
+  for (const instance of named) label(context, instance, scale, unit);
 }
 
 function label(context, { number, bbox, categoryName, score }, scale, unit) {
-  const [x1, y1, x2, y2] = bbox.map((side) => scale * side);
   const { width, height } = context.canvas;
-  context.strokeStyle = context.fillStyle = colour(number);
-  context.lineWidth = 1.5 * unit;
-  context.strokeRect(x1, y1, x2 - x1, y2 - y1);
   context.font = `${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   const room = 6 * unit, tall = 17 * unit;
@@ -59,7 +60,9 @@ function label(context, { number, bbox, categoryName, score }, scale, unit) {
     (text) => context.measureText(text).width + room <= width);
   if (!text) return;
   const wide = context.measureText(text).width + room;
-  const left = Math.max(0, Math.min(x1, width - wide)), top = Math.max(0, Math.min(y1, height) - tall);
+  const left = Math.max(0, Math.min(scale * bbox[0], width - wide));
+  const top = Math.max(0, Math.min(scale * bbox[1], height) - tall);
+  context.fillStyle = colour(number);
   context.fillRect(left, top, wide, tall);
   context.fillStyle = inkOn(number);
   context.fillText(text, left + room / 2, top + tall / 2);
