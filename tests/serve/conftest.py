@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,7 @@ class Fixed:
 
     threshold = 0.5
     batch_size = 1
-    model = SimpleNamespace(model_name="PP-YOLOE_seg-S", labels=LABELS)
+    model = SimpleNamespace(model_name="PP-YOLOE_seg-S", labels=LABELS, folder=Path("no export"))
     backend = SimpleNamespace(name="all cores", shared=True)
 
     def __init__(self, seconds: float = 0.0, *, at_once: int = 1) -> None:

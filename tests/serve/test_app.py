@@ -6,9 +6,11 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +22,9 @@ from pycocotools import mask as codec
 
 from tests.serve.conftest import Fixed, encoded, found_in, listening, text_of
 from toolkit.data.masks import full
-from toolkit.serve.app import ENDPOINT, Settings, create_app
+from toolkit.serve.app import ENDPOINT, PAGE, Settings, create_app
 from toolkit.serve.limits import Limits
+from toolkit.serve.schemas import Answer
 
 PICTURE = text_of(encoded())
 
@@ -175,7 +178,21 @@ def test_other_places_answer_in_the_same_form(client: TestClient) -> None:
         "model": "PP-YOLOE_seg-S",
         "labels": ["circle", "rectangle"],
         "threshold": 0.5,
+        "sample": False,
     }
+    assert client.get("/sample").json()["errorCode"] == 404
+
+
+def test_a_sample_is_had_where_the_model_has_one(
+    pipeline: Fixed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "one.png").write_bytes(encoded())
+    monkeypatch.setattr(pipeline.model, "folder", tmp_path)
+    with TestClient(create_app(pipeline, Settings())) as client:  # type: ignore[arg-type]
+        assert client.get("/model").json()["sample"] is True
+        picture = client.get("/sample")
+    assert (picture.headers["content-type"], picture.content) == ("image/png", encoded())
 
 
 def test_the_description_names_what_there_is(client: TestClient) -> None:
@@ -187,6 +204,8 @@ def test_the_description_names_what_there_is(client: TestClient) -> None:
         "visualize",
     }
     assert "rleResult" in json.dumps(tree["components"])
+    Answer.model_validate(operation["responses"]["200"]["content"]["application/json"]["example"])
+    assert post(client, **operation["requestBody"]["content"]["application/json"]["example"])["errorCode"] == 0
 
 
 def test_figures_are_counted(client: TestClient) -> None:
@@ -209,12 +228,19 @@ def figures(client: TestClient) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
-def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
-    page = client.get("/")
+@pytest.mark.parametrize(("path", "links"), [("/", {"docs"}), ("/docs", {"./", "openapi.json"})])
+def test_the_pages_need_nothing_from_elsewhere(client: TestClient, path: str, links: set[str]) -> None:
+    page = client.get(path)
     assert page.headers["content-type"].startswith("text/html")
-    for part in ("page/page.js", "page/page.css"):
-        assert part in page.text
-        content = client.get(f"/{part}")
-        assert content.status_code == 200
-        assert "http://" not in content.text
-        assert "https://" not in content.text
+    named = set(re.findall(r'(?:src|href)="([^"]+)"', page.text)) - {"data:,"}
+    parts = {f"page/{file.name}" for file in PAGE.iterdir()} & named
+    assert {part.rpartition(".")[2] for part in parts} == {"css", "js"}
+    assert named == parts | links
+    for text in (page.text, *(client.get(f"/{part}").raise_for_status().text for part in parts)):
+        assert "://" not in text
+    for link in links:
+        assert client.get(f"/{link.removeprefix('./')}").status_code == 200
+
+
+def test_no_other_page_shows_the_description(client: TestClient) -> None:
+    assert client.get("/redoc").status_code == 404

@@ -1,9 +1,12 @@
-"""AP over HTTP, of this package's service and of servers that misbehave."""
+"""AP over HTTP, of this package's service and of servers that misbehave; and the docs' client that needs a library."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ import pytest
 import uvicorn
 
 from tests.pictures import write_dataset
-from tests.serve.conftest import Fixed, found_in
+from tests.serve.conftest import Fixed, encoded, found_in
 from toolkit.data.coco import Split, find_dataset
 from toolkit.data.masks import full
 from toolkit.errors import UserError
@@ -163,3 +166,21 @@ def test_nobody_there(split: Split, tmp_path: Path) -> None:
         list(ask_for(split, "http://127.0.0.1:9"))
     with pytest.raises(UserError, match="must begin with http"):
         evaluate_served("localhost:8080", data=tmp_path / "data")
+
+
+def test_the_docs_client_in_c_sharp(tmp_path: Path) -> None:
+    if not (shutil.which("mcs") and shutil.which("pkg-config")):
+        pytest.skip("Mono is not installed")
+    if subprocess.run(["pkg-config", "--exists", "newtonsoft-json"]).returncode:
+        pytest.skip("Newtonsoft.Json is not installed")
+    docs = Path(__file__).parents[2] / "docs" / "serving.md"
+    [code] = re.findall(r"```csharp\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    [command] = re.findall(r"^// (mcs [^;]+);", code, re.MULTILINE)
+    (tmp_path / "Client.cs").write_text(code, encoding="utf-8")
+    (tmp_path / "picture.png").write_bytes(encoded())
+    subprocess.run(command.split(), cwd=tmp_path, check=True, timeout=60)
+    with serving() as url:
+        run = ["mono", "Client.exe", url.rstrip("/"), "picture.png"]
+        said = subprocess.run(run, cwd=tmp_path, check=True, timeout=60, capture_output=True, text=True).stdout
+    assert [line.split()[0] for line in said.splitlines()] == ["circle", "rectangle"]
+    assert (tmp_path / "drawn.jpg").read_bytes().startswith(b"\xff\xd8")

@@ -35,6 +35,23 @@ from toolkit.serve.urls import fetch, is_url
 ENDPOINT = "/instance-segmentation"
 PAGE = Path(__file__).parent / "page"
 LOG = logging.getLogger("seg-tune.serve")
+REQUEST_EXAMPLE: dict[str, Any] = {
+    # Eight by eight grey pixels.
+    "image": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mM8wQABTAwUMQA6AADYbMmlZgAAAABJRU5ErkJggg==",
+    "threshold": 0.5,
+    "visualize": False,
+}
+RESULT_EXAMPLE: dict[str, Any] = {
+    "instances": [
+        {
+            "bbox": [12.5, 30.1, 16.4, 32.9],
+            "categoryId": 0,
+            "categoryName": "circle",
+            "score": 0.93,
+            "mask": {"rleResult": "11150K0", "size": [3, 4]},
+        }
+    ]
+}
 Value = TypeVar("Value")
 
 
@@ -75,7 +92,10 @@ def create_app(pipeline: Pipeline, settings: Settings, *, seconds: float = 0.0) 
         yield
         service.close()
 
-    app = FastAPI(title=f"seg-tune: {pipeline.model.model_name}", version=__version__, lifespan=lifespan)
+    title = f"seg-tune: {pipeline.model.model_name}"
+    # FastAPI's own pages of the description load their scripts from elsewhere, which not every network lets them.
+    app = FastAPI(title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    pictures = sorted((pipeline.model.folder / "sample").glob("*.png"))
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
@@ -104,20 +124,25 @@ def create_app(pipeline: Pipeline, settings: Settings, *, seconds: float = 0.0) 
     @app.get("/sample", include_in_schema=False)
     async def sample() -> Response:
         """A picture to try the model on."""
-        pictures = sorted((pipeline.model.folder / "sample").glob("*.png"))
         if not pictures:
             return _refusal(None, RefusedError(404, "the exported model has no sample"))
         return FileResponse(pictures[0])
 
     @app.get("/model", operation_id="model")
     async def model() -> Response:
-        """Name, classes and threshold of the model."""
+        """Name, classes and threshold of the model; whether `/sample` has a picture to try it on."""
         exported = pipeline.model
-        return _json({"model": exported.model_name, "labels": exported.labels, "threshold": pipeline.threshold})
+        facts = {"model": exported.model_name, "labels": exported.labels, "threshold": pipeline.threshold}
+        return _json({**facts, "sample": bool(pictures)})
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", media_type="text/html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def description() -> FileResponse:
+        """A page that shows `/openapi.json`."""
+        return FileResponse(PAGE / "docs.html", media_type="text/html")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
@@ -125,11 +150,16 @@ def create_app(pipeline: Pipeline, settings: Settings, *, seconds: float = 0.0) 
         ENDPOINT,
         operation_id="infer",
         response_model=Answer,
-        responses={code: {"model": Answer} for code in (400, 401, 403, 408, 413, 422, 500, 503)},
+        responses={
+            200: {"content": {"application/json": {"example": answer("0f6b", result=RESULT_EXAMPLE)}}},
+            **{code: {"model": Answer} for code in (400, 401, 403, 408, 413, 422, 500, 503)},
+        },
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": InferRequest.model_json_schema()}},
+                "content": {
+                    "application/json": {"schema": InferRequest.model_json_schema(), "example": REQUEST_EXAMPLE}
+                },
             }
         },
     )
