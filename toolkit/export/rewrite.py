@@ -36,7 +36,7 @@ def rewrite(model: Any) -> None:
         for node in list(graph.nodes):
             if (made := rule(graph, node)) is not None:
                 graph.replace(node, made)
-    graph.drop_unused()
+        graph.drop_unused()
 
 
 class _Graph:
