@@ -114,9 +114,7 @@ def _fill(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: 
         return
     x1, y1, x2, y2 = box
     region = canvas[y1:y2, x1:x2]
-    # Every value that a channel can have, mixed with the colour once, instead of every pixel.
-    mixed = np.arange(256)[:, None] * (1 - _FILL) + np.multiply(colour, _FILL)
-    cv2.copyTo(cv2.LUT(region, mixed.round().astype(np.uint8)[None]), mask, region)
+    cv2.copyTo(cv2.addWeighted(region, 1 - _FILL, _plane(mask, colour), _FILL, 0), mask, region)
 
 
 def _outline(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colour: Colour, width: int) -> None:
@@ -125,7 +123,12 @@ def _outline(canvas: NDArray[np.uint8], box: Box, mask: NDArray[np.uint8], colou
     # The mask's outermost pixels: what takes the same time for a ragged mask as for a smooth one.
     inner = cv2.erode(mask, None, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     region = canvas[box[1] : box[3], box[0] : box[2]]
-    cv2.copyTo(np.full_like(region, colour), mask - inner, region)
+    cv2.copyTo(_plane(mask, colour), mask - inner, region)
+
+
+def _plane(mask: NDArray[np.uint8], colour: Colour) -> NDArray[np.uint8]:
+    """As large as the mask, of one colour; several times faster than filling pixel by pixel."""
+    return np.asarray(cv2.merge([np.full(mask.shape, value, np.uint8) for value in colour]))
 
 
 def _write_labels(
