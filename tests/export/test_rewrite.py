@@ -96,7 +96,7 @@ def test_convolutions_that_stay_apart(nodes: list[Node]) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(size=st.tuples(st.integers(2, 7), st.integers(2, 7)), channels=st.tuples(*[st.integers(1, 5)] * 3))
+@given(size=st.tuples(st.integers(1, 7), st.integers(1, 7)), channels=st.tuples(*[st.integers(1, 5)] * 3))
 def test_a_doubling_before_a_convolution(size: tuple[int, int], channels: tuple[int, int, int]) -> None:
     model = doubling(size, channels)
     kinds = kinds_after(model, 2, channels[0], *size)
