@@ -162,7 +162,7 @@ COMPILERS = {
     "go": ("client.go", ["go", "run", "client.go"]),
     "java": ("Client.java", ["java", "Client.java"]),
 }
-"""How to run what the docs show; C++ and C# need libraries, and are compiled by hand."""
+"""How to run what the docs show; C# is tested where Mono is (tests/serve/test_client.py), C++ is compiled by hand."""
 
 
 @pytest.mark.parametrize("language", COMPILERS)
