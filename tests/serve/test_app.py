@@ -60,6 +60,14 @@ def test_an_answer_is_paddlex_s_to_the_letter(client: TestClient) -> None:
     assert (drawn.format, drawn.size) == ("JPEG", (48, 40))
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_json_is_taken_by_whatever_name(client: TestClient, kind: str | None) -> None:
+    """As the tutorial's clients in Node (axios) and PHP send it, which say nothing of JSON."""
+    body = json.dumps({"image": PICTURE}).encode()
+    response = client.post(ENDPOINT, content=body, headers={"Content-Type": kind} if kind else {})
+    assert len(response.json()["result"]["instances"]) == 2
+
+
 def test_threshold_and_picture_are_asked_for(client: TestClient) -> None:
     tree = post(client, image=PICTURE, threshold=0.7, visualize=False)
     assert [instance["categoryName"] for instance in tree["result"]["instances"]] == ["circle"]
