@@ -234,6 +234,17 @@ class _Interpolates(nn.Layer):
         return boxes, scores, scores.astype("int64"), logits
 
 
+def test_proposals_that_are_hardly_likely_are_proposals(tmp_path: Path) -> None:
+    name = "MaskRCNN-ResNet50-FPN"
+    model = tiny(name)
+    bias = model.state_dict()["rpn_head.rpn_rois_score.bias"]
+    bias.set_value(bias - 25)
+    made = export_model(
+        model, recipe=recipe_of(name), out=tmp_path / name, pictures=pictures(sizes=[SIZE]), source="generated"
+    )
+    assert {agreement.rows > 20 for agreement in made.backends.values()} == {True}
+
+
 def test_an_interpolate_in_the_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="holds bilinear_interp"):
         save_program(_Interpolates(), tmp_path, data=recipe_of("PP-YOLOE_seg-S").data)

@@ -81,7 +81,8 @@ class RPN(nn.Layer):
             logits, index = paddle.topk(paddle.concat([logits, filling], axis=1), candidates)
             index = paddle.minimum(index, paddle.to_tensor(size_of(anchors, 0), "int64") - 1)
             boxes.append(decode(take(deltas, index), anchors[index], weights=UNIT))
-            scores.append(F.sigmoid(logits))
+            # Not the operator: ONNX Runtime's has no probabilities below 3e-8, and what it makes 0 is no proposal.
+            scores.append((1.0 + (-logits).exp()).reciprocal())
         box = clip(paddle.concat(boxes, axis=1), im_shape)  # [B, L * candidates, 4]
         large = ((box[..., 2:] - box[..., :2]).min(axis=-1) >= 1).astype(box.dtype)
         score = paddle.concat(scores, axis=1) * large
