@@ -140,3 +140,107 @@ def test_columns_that_nobody_reads(used: tuple[int, ...]) -> None:
     [product] = [node for node in model.graph.node if node.op_type == "MatMul"]
     [weight] = [entry for entry in model.graph.initializer if entry.name == product.input[1]]
     assert list(weight.dims) == [8, parts[list(used)].sum()]
+
+
+def doubled(source: str, target: str) -> list[Node]:
+    """Pixels beside themselves, rows below themselves, as `upsample2x_nearest` is converted."""
+    return [
+        ("Unsqueeze", [source, "four"], [f"{target}1"], {}),
+        ("Concat", [f"{target}1", f"{target}1"], [f"{target}2"], {"axis": 4}),
+        ("Reshape", [f"{target}2", f"{target}_wide"], [f"{target}3"], {}),
+        ("Unsqueeze", [f"{target}3", "three"], [f"{target}4"], {}),
+        ("Concat", [f"{target}4", f"{target}4"], [f"{target}5"], {"axis": 3}),
+        ("Reshape", [f"{target}5", f"{target}_high"], [target], {}),
+    ]
+
+
+def doublings(target: str, channels: int, height: int, width: int) -> dict[str, np.ndarray]:
+    wide, high = [-1, channels, height, 2 * width], [-1, channels, 2 * height, 2 * width]
+    shapes = {f"{target}_wide": np.array(wide), f"{target}_high": np.array(high)}
+    return {"four": np.array([4]), "three": np.array([3]), **shapes}
+
+
+@settings(deadline=None, max_examples=10)
+@given(size=st.tuples(st.integers(1, 7), st.integers(1, 7)), channels=st.integers(1, 3))
+def test_pixels_beside_and_rows_below_themselves(size: tuple[int, int], channels: int) -> None:
+    model = graph(doubled("x", "y"), [2, channels, *size], **doublings("y", channels, *size))
+    assert kinds_after(model, 2, channels, *size) == ["Resize"]
+
+
+@pytest.mark.parametrize("axis", ["four", "three"])
+def test_other_repetitions_stay(axis: str) -> None:
+    """The same operators with pixels beside, or rows below, those of other maps."""
+    nodes = doubled("x", "y")
+    at = 1 if axis == "four" else 4
+    kind, inputs, outputs, about = nodes[at]
+    nodes[at] = (kind, [inputs[0], "other"], outputs, about)
+    nodes.insert(at, ("Neg", [inputs[0]], ["other"], {}))
+    assert "Resize" not in kinds_after(graph(nodes, [1, 2, 3, 4], **doublings("y", 2, 3, 4)), 1, 2, 3, 4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    channels=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    place=st.integers(0, 3),
+)
+def test_a_convolution_of_maps_of_which_one_was_doubled(size: tuple[int, int], channels: list[int], place: int) -> None:
+    place = min(place, len(channels))
+    names = [f"f{i}" for i in range(len(channels))]
+    height, width = size
+    nodes = doubled("x", "d")
+    weights = doublings("d", 5, height, width)
+    for name, count in zip(names, channels, strict=True):
+        # Other maps of twice the size, made of the only input.
+        nodes += [
+            ("Conv", ["d", f"{name}_w"], [f"{name}_c"], {"kernel_shape": [1, 1]}),
+            ("Relu", [f"{name}_c"], [name], {}),
+        ]
+        weights[f"{name}_w"] = noise(count, 5, 1, 1)
+    edges = [*names[:place], "d", *names[place:]]
+    nodes += [("Concat", edges, ["all"], {"axis": 1}), conv("all", "y", 1), conv("all", "b", 1)]
+    nodes.append(("Relu", ["b"], ["b_out"], {}))
+    total = 5 + sum(channels)
+    weights |= {"y_w": noise(6, total, 1, 1), "y_b": noise(6), "b_w": noise(2, total, 1, 1), "b_b": noise(2)}
+    model = graph(nodes, [1, 5, height, width], **weights)
+    kinds = kinds_after(model, 1, 5, height, width)
+    assert kinds.count("Resize") == 3, "what was doubled once, and what each of the two convolutions makes of it"
+    assert kinds.count("Concat") == (2 if len(channels) > 1 else 0)
+    assert kinds.count("Add") == 2
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "folded"),
+    [
+        pytest.param((8, 8), [8], True, id="one after the other"),
+        pytest.param((8, 8), [4, 8, 2], True, id="several after one"),
+        pytest.param((16, 8), [8], True, id="fewer in between"),
+        pytest.param((16, 4), [16], False, id="a bottleneck"),
+        pytest.param((16, 8), [16, 16, 16], False, id="several after a bottleneck"),
+    ],
+)
+def test_pointwise_convolutions_one_after_the_other(inner: tuple[int, int], outer: list[int], folded: bool) -> None:
+    channels, middle = inner
+    nodes = [conv("x", "a", 1)]
+    weights = {"a_w": noise(middle, channels, 1, 1), "a_b": noise(middle)}
+    for i, outputs in enumerate(outer):
+        nodes += [conv("a", f"c{i}", 1), ("Relu", [f"c{i}"], [f"r{i}_out"], {})]
+        weights |= {f"c{i}_w": noise(outputs, middle, 1, 1), f"c{i}_b": noise(outputs)}
+    kinds = kinds_after(graph(nodes, [2, channels, 3, 5], **weights), 2, channels, 3, 5)
+    assert kinds.count("Conv") == len(outer) + (not folded)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([("Relu", ["a"], ["seen_out"], {})], id="seen elsewhere"),
+        pytest.param([("Identity", ["a"], ["a_out"], {})], id="an output"),
+        pytest.param([conv("a", "wide_out", 3)], id="another window"),
+    ],
+)
+def test_pointwise_convolutions_that_stay(more: list[Node]) -> None:
+    nodes = [conv("x", "a", 1), conv("a", "y", 1), *more]
+    weights = {f"{name}_w": noise(4, 4, 1, 1) for name in "ay"} | {f"{name}_b": noise(4) for name in "ay"}
+    weights |= {"wide_out_w": noise(4, 4, 3, 3), "wide_out_b": noise(4)}
+    kinds = kinds_after(graph(nodes, [1, 4, 3, 5], **weights), 1, 4, 3, 5)
+    assert kinds.count("Conv") == 2 + (more[0][0] == "Conv")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import paddle
 
-from toolkit.nn.attention import DeformableAttention, SelfAttention, values_of_all
+from toolkit.nn.attention import DeformableAttention, SelfAttention, pixelwise
 
 
 def test_training_and_inference_attend_alike() -> None:
@@ -93,12 +93,18 @@ def test_offsets_and_weights_follow_the_query() -> None:
         assert parameter.grad.abs().sum() > 0
 
 
-def test_the_values_of_all_layers_at_once_are_those_of_each() -> None:
+def test_what_training_and_inference_look_at_is_alike() -> None:
     paddle.seed(0)
-    layers = [DeformableAttention(8, heads=2, levels=2, points=3) for _ in range(3)]
+    layer = DeformableAttention(8, heads=2, levels=2, points=3)
+    layer.sampling_offsets.weight.set_value(paddle.randn([8, 24]))
+    layer.attention_weights.weight.set_value(paddle.randn([8, 12]))
     sizes = [(8, 6), (4, 3)]
     maps = [paddle.randn([2, 8, *size]) for size in sizes]
     memory = paddle.concat([level.flatten(2).transpose([0, 2, 1]) for level in maps], axis=1)
-    for layer, values in zip(layers, values_of_all(layers, maps), strict=True):
-        for one, other in zip(layer.values(memory, sizes), values, strict=True):
-            np.testing.assert_allclose(other.numpy(), one.numpy(), atol=1e-5)
+    trained, known = layer.values(memory, sizes), pixelwise(layer.value_proj, maps)
+    for one, other in zip(trained, known, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), atol=1e-5)
+    query, boxes = paddle.randn([2, 5, 8]), paddle.rand([2, 5, 4]) * 0.5 + 0.25
+    expected = layer(query, boxes=boxes, values=trained).numpy()
+    layer.eval()
+    np.testing.assert_allclose(layer(query, boxes=boxes, values=known).numpy(), expected, atol=1e-5)

@@ -6,7 +6,7 @@ rounding alone; the others mend what the converter writes for a single picture.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -18,6 +18,10 @@ Made: TypeAlias = tuple[str, Sequence[str], Sequence[str], Mapping[str, Any]]
 """A node to be: kind, inputs, outputs, attributes."""
 
 
+_DOUBLE = [1, 1, 2, 2]
+"""Factors of the sides of a map."""
+
+
 def rewrite(model: Any) -> None:
     """Rewrite the graph of `model`, an `onnx.ModelProto`, in place.
 
@@ -25,14 +29,14 @@ def rewrite(model: Any) -> None:
     """
     from onnx import shape_inference
 
-    sizes = {}
-    for edge in shape_inference.infer_shapes(model).graph.value_info:
-        shape = [dim.dim_value for dim in edge.type.tensor_type.shape.dim]
-        if len(shape) == 4 and all(shape[2:]):
-            sizes[edge.name] = (shape[2], shape[3])
-    graph = _Graph(model.graph, sizes)
+    known = shape_inference.infer_shapes(model).graph
+    shapes = {
+        edge.name: [dim.dim_value for dim in edge.type.tensor_type.shape.dim]
+        for edge in (*known.input, *known.value_info)
+    }
+    graph = _Graph(model.graph, {name: shape for name, shape in shapes.items() if len(shape) == 4})
     graph.drop_unused()
-    for rule in (_narrow, _side_by_side, _one_after_the_other, _suppressed, _cut_out):
+    for rule in RULES:
         for node in list(graph.nodes):
             if (made := rule(graph, node)) is not None:
                 graph.replace(node, made)
@@ -43,12 +47,12 @@ class _Graph:
     """An `onnx.GraphProto`, by the names of its edges.
 
     Args:
-        sizes: height and width of maps, where they are known.
+        shapes: of maps `[B, C, h, w]`; 0 stands for what is not known.
     """
 
-    def __init__(self, proto: Any, sizes: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, proto: Any, shapes: Mapping[str, list[int]]) -> None:
         self.nodes = proto.node
-        self.sizes = sizes
+        self._shapes = shapes
         self._constants = proto.initializer
         self._outputs = [entry.name for entry in proto.output]
         self._by_name = {entry.name: entry for entry in proto.initializer}
@@ -57,9 +61,26 @@ class _Graph:
     def _count(self) -> None:
         self._producers = {edge: node for node in self.nodes for edge in node.output}
         self._uses = Counter([*self._outputs, *(edge for node in self.nodes for edge in node.input)])
+        self._readers = defaultdict(list)
+        for node in self.nodes:
+            for edge in node.input:
+                self._readers[edge].append(node)
+
+    def channels(self, edge: str) -> int:
+        """Of a map; 0 if that is not known."""
+        return self._shapes.get(edge, [0] * 4)[1]
+
+    def size(self, edge: str) -> tuple[int, int] | None:
+        """Height and width of a map, if they are known."""
+        height, width = self._shapes.get(edge, [0] * 4)[2:]
+        return (height, width) if height and width else None
 
     def used(self, edge: str) -> bool:
         return self._uses[edge] > 0
+
+    def readers(self, edge: str) -> list[Any]:
+        """The nodes that read `edge`; none if it is an output of the graph, too."""
+        return [] if edge in self._outputs else self._readers[edge]
 
     def value(self, edge: str) -> NDArray[Any] | None:
         """The constant on an edge, if there is one."""
@@ -170,7 +191,7 @@ def _one_after_the_other(graph: _Graph, node: Any) -> list[Made] | None:
     Along each side a 3 x 3 window sees pixels of two cells only. Beyond the border there is no bias of the doubling:
     what it adds is a map of its own.
     """
-    if node.op_type != "Conv" or node.input[0] not in graph.sizes:
+    if node.op_type != "Conv" or (size := graph.size(node.input[0])) is None:
         return None
     added = graph.source(node.input[:1], "Add")
     double = added and graph.source(added.input, "ConvTranspose")
@@ -200,12 +221,90 @@ def _one_after_the_other(graph: _Graph, node: Any) -> list[Made] | None:
     rows = np.array([[0, 1, 1], [1, 1, 1], [1, 1, 0]], np.float32)
     biases = np.einsum("yb,xd,ombd,m->oyx", rows, rows, outer[0], shift.ravel()) + outer[1][:, None, None]
     table = graph.constant(f"{name}/bias", biases[None])
-    for axis, length in enumerate(graph.sizes[node.input[0]], 2):
+    for axis, length in enumerate(size, 2):
         kind = np.array([0, *[1] * (length - 2), 2], np.int64)
         inputs = [table, graph.constant(f"{name}/kind{axis}", kind)]
         table = f"{name}/bias{axis}"
         made.append(("Gather", inputs, [table], {"axis": axis}))
     return [*made, ("Add", [f"{name}/pixels", table], [name], {})]
+
+
+def _doubled(graph: _Graph, node: Any) -> list[Made] | None:
+    """Rows put below themselves, of pixels put beside themselves, which is what the networks do for want of an operator
+    that all of Paddle's engines run: a Resize."""
+    wide = _repeated(graph, node.output[0], axis=3)
+    source = wide and _repeated(graph, wide, axis=4)
+    if not source:
+        return None
+    scales = graph.constant(f"{node.output[0]}/scales", np.array(_DOUBLE, np.float32))
+    settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return [("Resize", [source, "", scales], [node.output[0]], settings)]
+
+
+def _repeated(graph: _Graph, edge: str, *, axis: int) -> str | None:
+    """The map of which `edge` has everything twice in a row, what is put beside itself being on `axis`."""
+    flat = graph.producer(edge, "Reshape")
+    beside = flat and graph.producer(flat.input[0], "Concat")
+    apart = beside and graph.producer(beside.input[0], "Unsqueeze")
+    if not (beside and apart) or _attributes(beside)["axis"] != axis or list(beside.input) != [apart.output[0]] * 2:
+        return None
+    axes = graph.value(apart.input[1])
+    return str(apart.input[0]) if axes is not None and axes.tolist() == [axis] else None
+
+
+def _before_doubling(graph: _Graph, node: Any) -> list[Made] | None:
+    """A 1 x 1 convolution of maps side by side, one of them doubled: its part of that one comes before the doubling,
+    with a quarter of the products."""
+    together = graph.producer(node.input[0], "Concat") if _pointwise(node) else None
+    if together is None or _attributes(together)["axis"] != 1:
+        return None
+    rest = list(together.input)
+    double = next((found for found in (graph.producer(edge, "Resize") for edge in rest) if found is not None), None)
+    constants = _constants_of(graph, node)
+    if double is None or constants is None or len(rest) == 1 or not _doubles(graph, double):
+        return None
+    which = rest.index(double.output[0])
+    counts = [graph.channels(edge) for edge in [*rest[:which], double.input[0], *rest[which + 1 :]]]
+    if not all(counts):
+        return None
+    parts = np.split(constants[0], np.cumsum(counts)[:-1], axis=1)
+    rest.pop(which)
+    name, settings = node.output[0], _attributes(node)
+    made: list[Made] = [
+        ("Conv", [double.input[0], graph.constant(f"{name}/coarse", parts.pop(which))], [f"{name}/small"], settings),
+        ("Resize", [f"{name}/small", *double.input[1:]], [f"{name}/doubled"], _attributes(double)),
+    ]
+    if len(rest) > 1:
+        made.append(("Concat", rest, [f"{name}/rest"], {"axis": 1}))
+        rest = [f"{name}/rest"]
+    fine = [graph.constant(f"{name}/weight", np.concatenate(parts, 1)), graph.constant(f"{name}/bias", constants[1])]
+    made.append(("Conv", [*rest, *fine], [f"{name}/fine"], settings))
+    return [*made, ("Add", [f"{name}/fine", f"{name}/doubled"], [name], {})]
+
+
+def _doubles(graph: _Graph, resize: Any) -> bool:
+    scales = graph.value(resize.input[2])
+    return scales is not None and scales.tolist() == _DOUBLE and _attributes(resize)["mode"] == b"nearest"
+
+
+def _folded(graph: _Graph, node: Any) -> list[Made] | None:
+    """A 1 x 1 convolution of another's outcome, nothing between them: one, where that takes fewer products."""
+    first = graph.producer(node.input[0], "Conv") if _pointwise(node) else None
+    if first is None or not _pointwise(first):
+        return None
+    inner, outer = _constants_of(graph, first), _constants_of(graph, node)
+    readers = graph.readers(first.output[0])
+    followers = [graph.value(reader.input[1]) for reader in readers if _pointwise(reader)]
+    if inner is None or outer is None or not readers or len(followers) < len(readers):
+        return None
+    middle, channels = inner[0].shape[:2]
+    outputs = sum(len(weight) for weight in followers if weight is not None)
+    if outputs * channels >= outputs * middle + middle * channels:
+        return None
+    name, (a, b) = node.output[0], (constants[0][:, :, 0, 0].astype(np.float64) for constants in (inner, outer))
+    weight, bias = (b @ a).astype(np.float32), (b @ inner[1] + outer[1]).astype(np.float32)
+    constants = [graph.constant(f"{name}/weight", weight[:, :, None, None]), graph.constant(f"{name}/bias", bias)]
+    return [("Conv", [first.input[0], *constants], [name], _attributes(node))]
 
 
 def _suppressed(graph: _Graph, node: Any) -> list[Made] | None:
@@ -270,6 +369,15 @@ def _constants_of(graph: _Graph, conv: Any) -> tuple[Array, Array] | None:
     return None if bias is None else (weight, bias)
 
 
+def _pointwise(node: Any) -> bool:
+    """Whether a node is a convolution, 1 x 1, of all channels and pixels."""
+    if node.op_type != "Conv":
+        return False
+    about = _attributes(node)
+    plain = about.get("group", 1) == 1 and about.get("strides", [1, 1]) == [1, 1]
+    return plain and about["kernel_shape"] == [1, 1] and _centred(about)
+
+
 def _centred(conv: Mapping[str, Any]) -> bool:
     """Whether the windows of a convolution are odd, square, and centred on the pixels they start from."""
     side = conv["kernel_shape"][0]
@@ -280,3 +388,16 @@ def _centred(conv: Mapping[str, Any]) -> bool:
         and conv.get("dilations", [1, 1]) == [1, 1]
         and conv.get("auto_pad", b"NOTSET") == b"NOTSET"
     )
+
+
+# In this order: what one of them makes, those behind it may go on with.
+RULES = (
+    _narrow,
+    _side_by_side,
+    _one_after_the_other,
+    _doubled,
+    _before_doubling,
+    _folded,
+    _suppressed,
+    _cut_out,
+)

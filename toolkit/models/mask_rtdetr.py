@@ -21,7 +21,7 @@ from paddle import Tensor, nn
 
 from toolkit.errors import UserError
 from toolkit.losses.set_loss import Objects, Pairs, Predictions, corners, match, set_losses
-from toolkit.nn.attention import DeformableAttention, SelfAttention, values_of_all
+from toolkit.nn.attention import DeformableAttention, SelfAttention, pixelwise
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
 from toolkit.nn.hybrid_encoder import MaskHybridEncoder
@@ -317,8 +317,8 @@ class _Transformer(nn.Layer):
         layer; in eval mode the last layer's alone. All but the first have the copies in front of the queries."""
         maps = [project(level) for project, level in zip(self.input_proj, levels, strict=True)]
         sizes = [(level.shape[2], level.shape[3]) for level in maps]
-        memory = paddle.concat([level.flatten(2).transpose([0, 2, 1]) for level in maps], axis=1)  # [B, T, D]
-        selected, content = self._select(memory, sizes)
+        memory = _tokens(maps)
+        selected, content = self._select(memory, maps, sizes)
         predictions = [selected]
 
         boxes = _mask_boxes(paddle.matmul(selected.masks.detach(), features.detach().flatten(2)), features.shape[2:])
@@ -335,9 +335,9 @@ class _Transformer(nn.Layer):
         # look forward twice, Zhang et al. 2023). The head is called for each of its two uses: gradients that add up in
         # another order leave the golden figures within a few steps.
         boxes, previous = F.sigmoid(place), None
-        known = [] if self.training else values_of_all([layer.cross_attn for layer in self.decoder.layers], maps)
-        for number, layer in enumerate(self.decoder.layers):
-            values = layer.cross_attn.values(memory, sizes) if self.training else known[number]
+        for layer in self.decoder.layers:
+            attention = layer.cross_attn
+            values = attention.values(memory, sizes) if self.training else pixelwise(attention.value_proj, maps)
             content = layer(content, self.query_pos_head(boxes), boxes, values, mask)
             corrected = F.sigmoid(self.bbox_head(content) + _logit(boxes))
             if self.training:
@@ -346,10 +346,17 @@ class _Transformer(nn.Layer):
             boxes, previous = corrected.detach(), corrected
         return predictions if self.training else [self._predict(content, boxes)]
 
-    def _select(self, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Prediction, Tensor]:
+    def _select(
+        self, memory: Tensor, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Prediction, Tensor]:
         """The pixels of highest class score: their predictions, and their content `[B, Q, D]`."""
         anchors, inside = self._anchors(sizes)
-        content = self.enc_output(paddle.where(inside, memory, paddle.zeros_like(memory)))
+        linear, norm = self.enc_output
+        if self.training:
+            content = norm(linear(paddle.where(inside, memory, paddle.zeros_like(memory))))
+        else:
+            # The same by convolutions, which those before them are folded into when the network is exported.
+            content = norm(_tokens(pixelwise(linear, maps, bias=False)) * inside.astype("float32") + linear.bias)
         index = self.score_head(content).max(-1).topk(min(self.queries, memory.shape[1]), axis=1)[1]
         chosen = _take(content, index)
         start = paddle.gather(anchors[0], index.flatten()).reshape([*index.shape, 4])
@@ -451,6 +458,11 @@ def _logit(x: Tensor) -> Tensor:
     """Inverse of the sigmoid, finite at 0 and 1."""
     x = x.clip(0, 1)
     return (x.clip(min=1e-5) / (1 - x).clip(min=1e-5)).log()
+
+
+def _tokens(maps: Sequence[Tensor]) -> Tensor:
+    """The pixels of L maps `[B, D, h, w]` in a row, `[B, T, D]`."""
+    return paddle.concat([level.flatten(2).transpose([0, 2, 1]) for level in maps], axis=1)
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

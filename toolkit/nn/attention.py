@@ -90,19 +90,24 @@ class DeformableAttention(nn.Layer):
         weights = F.softmax(self.attention_weights(query).reshape([-1, queries, heads, levels * points]))
         weights = weights.transpose([0, 2, 1, 3]).reshape([-1, 1, queries, levels * points])  # [BH, 1, Q, LP]
 
+        points_axis = 3
+        if not self.training:
+            # What follows runs faster along hundreds of queries than along a dozen points; but gradients that add up in
+            # another order leave the golden figures.
+            grid, weights, points_axis = grid.transpose([0, 1, 3, 2, 4]), weights.transpose([0, 1, 3, 2]), 2
         seen = [
             F.grid_sample(level.reshape([-1, dim // heads, *level.shape[2:]]), grid[:, index], align_corners=False)
             for index, level in enumerate(values)
-        ]  # L x [BH, D / H, Q, P]
-        mixed = (paddle.concat(seen, axis=-1) * weights).sum(-1)  # [BH, D / H, Q]
+        ]  # L x [BH, D / H, Q, P], or [BH, D / H, P, Q]
+        mixed = (paddle.concat(seen, axis=points_axis) * weights).sum(points_axis)  # [BH, D / H, Q]
         return self.output_proj(mixed.reshape([-1, dim, queries]).transpose([0, 2, 1]))
 
 
-def values_of_all(layers: Sequence[DeformableAttention], maps: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The `values` of each layer, for use without gradients: convolutions of the L `maps` `[B, D, h, w]`, whose outcome
-    needs no transposing."""
-    projections = [layer.value_proj for layer in layers]
-    return [[F.conv2d(level, p.weight.t().unsqueeze([2, 3]), p.bias) for level in maps] for p in projections]
+def pixelwise(linear: nn.Linear, maps: Sequence[Tensor], *, bias: bool = True) -> list[Tensor]:
+    """A linear layer of every pixel of the L `maps` `[B, D, h, w]`, for use without gradients: convolutions, whose
+    outcome needs no transposing."""
+    weight = linear.weight.t().unsqueeze([2, 3])
+    return [F.conv2d(level, weight, linear.bias if bias else None) for level in maps]
 
 
 def _star(heads: int, levels: int, points: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

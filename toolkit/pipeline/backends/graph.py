@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from toolkit.data.detections import Detections, Network, detect
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.data.detections import Detections, Floats, detect
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
 from toolkit.pipeline.exported import Exported
@@ -13,23 +16,44 @@ from toolkit.pipeline.exported import Exported
 BATCH = "batch"
 """What the graph calls the number of pictures that come together."""
 
+Run = Callable[[Mapping[str, Floats]], list[NDArray[np.generic]]]
+"""Inputs by their names -> outputs in the graph's order."""
+
 
 class FastGraph:
-    """A Backend over `network`: image `[B, 3, h, w]`, im_shape `[B, 2]`, threshold `[1]` -> boxes, scores, labels, mask
-    logits.
+    """A Backend over a graph: `image` `[B, 3, h, w]`, `im_shape` `[B, 2]`, `threshold` `[1]` -> boxes, scores, labels,
+    mask logits.
 
     Args:
+        path: the graph's file.
+        inputs: those that the graph has of the three.
+        run: runs the graph; several threads may call it together.
         at_once: how many pictures the graph takes at most; None for any number.
-        shared: whether several threads may call `network` together.
+
+    Raises UserError if the graph has another input.
     """
 
+    shared = True
+
     def __init__(
-        self, exported: Exported, name: str, network: Network, *, at_once: int | None, shared: bool = False
+        self,
+        exported: Exported,
+        name: str,
+        path: Path | None,
+        *,
+        inputs: Sequence[str],
+        run: Run,
+        at_once: int | None,
     ) -> None:
+        if unknown := set(inputs) - {"image", "im_shape", "threshold"}:
+            raise UserError(
+                f"{path}: has an input {sorted(unknown)[0]}, which this version does not know; it was exported by a "
+                "newer version, or is no export of seg-tune"
+            )
         self.name = name
-        self.shared = shared
         self._exported = exported
-        self._network = network
+        self._inputs = inputs
+        self._run = run
         self._at_once = at_once
 
     def __call__(self, batch: Sequence[Prepared], *, threshold: float) -> list[Detections]:
@@ -42,18 +66,9 @@ class FastGraph:
             at_once=self._at_once,
         )
 
-
-def known_inputs(path: Path | None, names: Sequence[str]) -> Sequence[str]:
-    """`names`, the inputs of a graph.
-
-    Raises UserError if there are others than a fast graph has.
-    """
-    if unknown := set(names) - {"image", "im_shape", "threshold"}:
-        raise UserError(
-            f"{path}: has an input {sorted(unknown)[0]}, which this version does not know; it was exported by a newer "
-            "version, or is no export of seg-tune"
-        )
-    return names
+    def _network(self, image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:
+        given = {"image": image, "im_shape": im_shape, "threshold": threshold}
+        return self._run({name: given[name] for name in self._inputs})
 
 
 def not_loadable(path: Path | None, error: Exception) -> UserError:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolkit import cores
-from toolkit.data.detections import Floats
 from toolkit.errors import UserError
 from toolkit.pipeline.backends.engines import ENGINES
-from toolkit.pipeline.backends.graph import BATCH, FastGraph, known_inputs, not_loadable
+from toolkit.pipeline.backends.graph import BATCH, FastGraph, not_loadable
 from toolkit.pipeline.exported import Exported
 
 _PROVIDERS = {"onnxruntime_cuda": "CUDAExecutionProvider", "onnxruntime_tensorrt": "TensorrtExecutionProvider"}
@@ -38,12 +34,13 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
         session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=[(provider, settings)])
     except Exception as error:
         raise not_loadable(path, error) from None
-    inputs = known_inputs(path, [given.name for given in session.get_inputs()])
-    most = session.get_inputs()[0].shape[0]
-
-    def network(image: Floats, im_shape: Floats, threshold: Floats) -> list[NDArray[np.generic]]:
-        feed = {"image": image, "im_shape": im_shape, "threshold": threshold}
-        outputs: list[NDArray[np.generic]] = session.run(None, {key: feed[key] for key in inputs})
-        return outputs
-
-    return FastGraph(exported, name, network, at_once=most if isinstance(most, int) else None, shared=True)
+    inputs = session.get_inputs()
+    most = inputs[0].shape[0]
+    return FastGraph(
+        exported,
+        name,
+        path,
+        inputs=[given.name for given in inputs],
+        run=lambda feed: list(session.run(None, feed)),
+        at_once=most if isinstance(most, int) else None,
+    )
