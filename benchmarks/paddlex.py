@@ -1,4 +1,4 @@
-"""seg-tune beside PaddleX: one picture from the file to COCO RLE, on the same exported model, in turn.
+"""seg-tune beside PaddleX: one picture from the file to COCO RLE, on the same exported model, in turns.
 
     PADDLEX_PYTHON=/path/to/python python benchmarks/paddlex.py PICTURES Mask-RT-DETR-S PP-YOLOE_seg-S
 
@@ -8,8 +8,10 @@ makes RLE dearer on both sides. `--engine`, which may be given several times, na
 
 PaddleX runs as it does by default, in a process of its own. By default it runs Mask-RT-DETR-L, X, H and PP-YOLOE_seg-S
 with oneDNN, which these exports bear and those of PaddleDetection do not; `--plain` runs it without, as it has to run
-those. Between two runs nobody computes for a moment, since threads of the one that is done still wait for work, on the
-cores. Whatever else the machine does slows all alike: trust the ratios.
+those. Each takes all pictures, one after the other, and then the next one's turn comes (with `--count 1` after each
+picture, which finds no memory in the caches that the others used). Between two turns nobody computes for a moment, since
+threads of the one that is done still wait for work, on the cores. Whatever else the machine does slows all alike: trust
+the ratios.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from toolkit.pipeline.predictor import Pipeline
 
 ROOT = Path(__file__).parents[1]
 REST = 0.5
-"""Seconds between two runs."""
+"""Seconds between two turns."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def compare(
     paddlex = PaddleX(name, folder, next(iter(pipelines.values())).threshold, plain=plain)
     runs: dict[str, list[Run]] = {side: [] for side in ("PaddleX", *pipelines)}
     for repetition in range(1 + repetitions):
-        for picture in pictures if repetition else pictures[:1]:
-            for side, done in runs.items():
-                time.sleep(REST)
+        for side, done in runs.items():
+            time.sleep(REST)
+            for picture in pictures if repetition else pictures[:1]:
                 run = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
                 if repetition:  # The first one warms up.
                     done.append(run)
