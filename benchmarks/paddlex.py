@@ -9,9 +9,9 @@ makes RLE dearer on both sides. `--engine`, which may be given several times, na
 PaddleX runs as it does by default, in a process of its own. By default it runs Mask-RT-DETR-L, X, H and PP-YOLOE_seg-S
 with oneDNN, which these exports bear and those of PaddleDetection do not; `--plain` runs it without, as it has to run
 those. Each takes all pictures, one after the other, and then the next one's turn comes (with `--count 1` after each
-picture, which finds no memory in the caches that the others used). Between two turns nobody computes for a moment, since
-threads of the one that is done still wait for work, on the cores. Whatever else the machine does slows all alike: trust
-the ratios.
+picture, which finds no memory in the caches that the others used). Between two turns nobody computes for a moment,
+since threads of the one that is done still wait for work, on the cores. Whatever else the machine does slows all alike:
+trust the ratios.
 """
 
 from __future__ import annotations
