@@ -317,7 +317,8 @@ class _Transformer(nn.Layer):
         layer; in eval mode the last layer's alone. All but the first have the copies in front of the queries."""
         maps = [project(level) for project, level in zip(self.input_proj, levels, strict=True)]
         sizes = [(level.shape[2], level.shape[3]) for level in maps]
-        memory = _tokens(maps)
+        # Gradients that add up in another order leave the golden figures: training keeps to layers on rows of pixels.
+        memory = _tokens(maps) if self.training else None
         selected, content = self._select(memory, maps, sizes)
         predictions = [selected]
 
@@ -337,7 +338,7 @@ class _Transformer(nn.Layer):
         boxes, previous = F.sigmoid(place), None
         for layer in self.decoder.layers:
             attention = layer.cross_attn
-            values = attention.values(memory, sizes) if self.training else pixelwise(attention.value_proj, maps)
+            values = pixelwise(attention.value_proj, maps) if memory is None else attention.values(memory, sizes)
             content = layer(content, self.query_pos_head(boxes), boxes, values, mask)
             corrected = F.sigmoid(self.bbox_head(content) + _logit(boxes))
             if self.training:
@@ -347,17 +348,18 @@ class _Transformer(nn.Layer):
         return predictions if self.training else [self._predict(content, boxes)]
 
     def _select(
-        self, memory: Tensor, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+        self, memory: Tensor | None, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> tuple[Prediction, Tensor]:
-        """The pixels of highest class score: their predictions, and their content `[B, Q, D]`."""
+        """The pixels of highest class score, from `memory`, the pixels of `maps` in a row, or from `maps` themselves:
+        their predictions, and their content `[B, Q, D]`."""
         anchors, inside = self._anchors(sizes)
         linear, norm = self.enc_output
-        if self.training:
-            content = norm(linear(paddle.where(inside, memory, paddle.zeros_like(memory))))
-        else:
-            # The same by convolutions, which those before them are folded into when the network is exported.
+        if memory is None:
+            # By convolutions, which those before them are folded into when the network is exported.
             content = norm(_tokens(pixelwise(linear, maps, bias=False)) * inside.astype("float32") + linear.bias)
-        index = self.score_head(content).max(-1).topk(min(self.queries, memory.shape[1]), axis=1)[1]
+        else:
+            content = norm(linear(paddle.where(inside, memory, paddle.zeros_like(memory))))
+        index = self.score_head(content).max(-1).topk(min(self.queries, content.shape[1]), axis=1)[1]
         chosen = _take(content, index)
         start = paddle.gather(anchors[0], index.flatten()).reshape([*index.shape, 4])
         return self._predict(chosen, F.sigmoid(self.bbox_head(chosen) + start)), chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from toolkit.pipeline.exported import Exported
 BATCH = "batch"
 """What the graph calls the number of pictures that come together."""
 
-Run = Callable[[Mapping[str, Floats]], list[NDArray[np.generic]]]
+Run = Callable[[dict[str, Floats]], list[NDArray[np.generic]]]
 """Inputs by their names -> outputs in the graph's order."""
 
 

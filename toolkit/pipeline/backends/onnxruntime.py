@@ -41,6 +41,6 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
         name,
         path,
         inputs=[given.name for given in inputs],
-        run=lambda feed: list(session.run(None, feed)),
+        run=lambda feed: session.run(None, feed),
         at_once=most if isinstance(most, int) else None,
     )

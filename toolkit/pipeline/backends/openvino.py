@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,11 +49,11 @@ def load(exported: Exported, name: str, *, device: str, threads: int | None) -> 
         raise not_loadable(path, error) from None
     requests = threading.local()
 
-    def run(feed: Mapping[str, Floats]) -> list[NDArray[np.generic]]:
+    def run(feed: dict[str, Floats]) -> list[NDArray[np.generic]]:
         if not hasattr(requests, "own"):
             requests.own = model.create_infer_request()
         # A copy: the arrays that a request returns are overwritten by its next run.
-        result = requests.own.infer(dict(feed))
+        result = requests.own.infer(feed)
         return [np.array(result[output]) for output in model.outputs]
 
     inputs = [given.get_any_name() for given in model.inputs]
