@@ -20,6 +20,7 @@ from toolkit.errors import UserError
 from toolkit.losses import matching, set_loss
 from toolkit.models import build_model
 from toolkit.models.mask_rtdetr import TINY, MaskRTDETR
+from toolkit.nn.hybrid_encoder import MaskFeatures
 
 NAMES = [f"Mask-RT-DETR-{size}" for size in "SMLXH"]
 GOLDEN = ["Mask-RT-DETR-S", "Mask-RT-DETR-L"]
@@ -268,7 +269,8 @@ def test_copies_do_not_disturb_the_queries() -> None:
     batch = make_batch(TWO)
     image = batch["image"]
     objects = model._objects_of(batch)
-    *levels, features = model.neck(model.backbone(image))
+    *levels, maps = model.neck(model.backbone(image))
+    features = MaskFeatures(maps)
     alone = model.transformer(levels, features)
     accompanied = model.transformer(levels, features, model._copies(objects))
     for mine, with_copies in zip(alone[1:], accompanied[2:], strict=True):

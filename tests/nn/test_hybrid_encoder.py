@@ -46,6 +46,22 @@ def test_what_is_exported_computes_what_was_trained() -> None:
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize(("prototypes", "maps"), [(6, 4), (4, 4), (3, 3)])
+def test_masks_of_the_factored_features_are_masks_of_the_features(prototypes: int, maps: int) -> None:
+    model = encoder(prototypes=prototypes)
+    model.eval()
+    paddle.seed(1)
+    model.enc_mask_output[1].bias.set_value(paddle.randn([prototypes]))
+    *levels, whole = model(features())
+    same, factored = model.factored(features())
+    assert factored.maps.shape[1] == maps
+    vectors = paddle.randn([2, 7, prototypes])
+    expected = paddle.matmul(vectors, whole.flatten(2)).numpy()
+    np.testing.assert_allclose(factored.masks(vectors).numpy(), expected, atol=1e-4)
+    for one, other in zip(levels, same, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
 def test_positions_tell_rows_and_columns_apart() -> None:
     position = _sine_position(3, 5, 16, inner=5).numpy().reshape(3, 5, 16)
     assert (position[:, :1, :8] == position[:, 1:, :8]).all()  # the first half is the row's

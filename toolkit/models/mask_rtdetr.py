@@ -24,7 +24,7 @@ from toolkit.losses.set_loss import Objects, Pairs, Predictions, corners, match,
 from toolkit.nn.attention import DeformableAttention, SelfAttention, pixelwise
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
-from toolkit.nn.hybrid_encoder import MaskHybridEncoder
+from toolkit.nn.hybrid_encoder import MaskFeatures, MaskHybridEncoder
 from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.shape import leading
 
@@ -185,23 +185,21 @@ class MaskRTDETR(nn.Layer):
         `[B, K, h / 4, w / 4]`, which cover the whole input. `im_shape` is not looked at: the input is all picture.
         `threshold` `[1]`: rows that score less in all pictures are left out."""
         height, width = image.shape[2:]
-        *levels, features = self._features(image)
+        levels, features = self.neck.factored(self._backbone(image))
         last = self.transformer(levels, features)[-1]
         count = min(DETECTIONS, last.logits.shape[1] * self.num_classes)
         scores, index = paddle.topk(F.sigmoid(last.logits).flatten(1), count, axis=1)
         scores, index = leading(threshold, scores, index)
         query, label = index.floor_divide(self.num_classes), index.mod(self.num_classes)
         boxes = corners(_take(last.boxes, query)) * paddle.to_tensor([width, height, width, height], "float32")
-        masks = paddle.matmul(_take(last.masks, query), features.flatten(2))
-        return boxes, scores, label, masks.reshape([0, 0, *features.shape[2:]])
+        masks = features.masks(_take(last.masks, query))
+        return boxes, scores, label, masks.reshape([0, 0, *features.maps.shape[2:]])
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        """Three levels of the encoder, and the mask features."""
+    def _backbone(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[2:]
         if height % 32 or width % 32:  # -1, a size left open in an exported graph, is none either
             raise UserError(f"Mask-RT-DETR: input of {height} x {width}: sides must be fixed, and multiples of 32")
-        features: list[Tensor] = self.neck(self.backbone(image))
-        return features
+        return list(self.backbone(image))
 
     def _detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         image = batch["image"]
@@ -230,8 +228,8 @@ class MaskRTDETR(nn.Layer):
         image = batch["image"]
         objects = self._objects_of(batch)
         copies = self._copies(objects)
-        *levels, features = self._features(image)
-        predictions = self.transformer(levels, features, copies)
+        *levels, features = self.neck(self._backbone(image))
+        predictions = self.transformer(levels, MaskFeatures(features.detach()), copies)
         # Matching and sampling need the full precision; under AMP the network gives less.
         with paddle.amp.auto_cast(enable=False):
             features = features.astype("float32")
@@ -312,7 +310,9 @@ class _Transformer(nn.Layer):
         for parameter in self.bbox_head.layers[-1].parameters():
             nn.initializer.Constant(0.0)(parameter)
 
-    def forward(self, levels: Sequence[Tensor], features: Tensor, copies: Copies | None = None) -> list[Prediction]:
+    def forward(
+        self, levels: Sequence[Tensor], features: MaskFeatures, copies: Copies | None = None
+    ) -> list[Prediction]:
         """Predictions of the chosen pixels, with `copies` of the queries before the first layer, and of each decoder
         layer; in eval mode the last layer's alone. All but the first have the copies in front of the queries."""
         maps = [project(level) for project, level in zip(self.input_proj, levels, strict=True)]
@@ -322,7 +322,7 @@ class _Transformer(nn.Layer):
         selected, content = self._select(memory, maps, sizes)
         predictions = [selected]
 
-        boxes = _mask_boxes(paddle.matmul(selected.masks.detach(), features.detach().flatten(2)), features.shape[2:])
+        boxes = _mask_boxes(features.masks(selected.masks.detach()), features.maps.shape[2:])
         content, place, mask = content.detach(), _logit(boxes), None
         if copies is not None:
             nothing = paddle.zeros([1, content.shape[-1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import paddle
 import paddle.nn.functional as F
@@ -11,6 +12,23 @@ from paddle import Tensor, nn
 from toolkit.nn.attention import SelfAttention
 from toolkit.nn.conv import ConvNorm
 from toolkit.nn.resize import resize_bilinear, upsample2x_nearest
+
+
+class MaskFeatures(NamedTuple):
+    """What the vectors of queries make masks of."""
+
+    maps: Tensor
+    """`[B, F, h, w]`."""
+    mix: Tensor | None = None
+    """`[P, F + 1]`: a vector's product with it weighs the maps and a map of ones behind them; without it the vector
+    itself weighs the maps, and F is P."""
+
+    def masks(self, vectors: Tensor) -> Tensor:
+        """Vectors `[B, n, P]` -> logits `[B, n, h * w]`."""
+        maps = self.maps.flatten(2)
+        if self.mix is None:
+            return paddle.matmul(vectors, maps)
+        return paddle.matmul(paddle.matmul(vectors, self.mix), paddle.concat([maps, paddle.ones_like(maps[:, :1])], 1))
 
 
 class MaskHybridEncoder(nn.Layer):
@@ -58,6 +76,22 @@ class MaskHybridEncoder(nn.Layer):
         )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        *levels, masks = self._pyramid(features)
+        return [*levels, self.enc_mask_output[1](masks)]
+
+    def factored(self, features: Sequence[Tensor]) -> tuple[list[Tensor], MaskFeatures]:
+        """The three levels, and the mask features in the form that masks cost least with, for use without gradients:
+        a product with the outputs W x + b of the last convolution is one with its fewer inputs, v (W x + b) =
+        (v W) x + v b."""
+        *levels, maps = self._pyramid(features)
+        last = self.enc_mask_output[1]
+        outputs, inputs = last.weight.shape[:2]
+        if inputs > outputs:
+            return levels, MaskFeatures(last(maps))
+        return levels, MaskFeatures(maps, paddle.concat([last.weight.flatten(1), last.bias.unsqueeze(1)], axis=1))
+
+    def _pyramid(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Three levels, and what the last convolution of the mask features takes."""
         finest, *coarser = features
         levels = [project(level) for project, level in zip(self.input_proj, coarser, strict=True)]
         levels[self.attended] = self._attend(levels[self.attended])
@@ -72,7 +106,7 @@ class MaskHybridEncoder(nn.Layer):
         top = self.pan_blocks[1](paddle.concat([self.downsample_convs[1](middle), top], axis=1))
 
         masks = self.upsample(self.mask_feat_head(bottom, middle, top)) + self.enc_mask_lateral(finest)
-        return [bottom, middle, top, self.enc_mask_output(masks)]
+        return [bottom, middle, top, self.enc_mask_output[0](masks)]
 
     def _attend(self, x: Tensor) -> Tensor:
         _, dim, height, width = x.shape
