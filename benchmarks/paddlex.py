@@ -11,7 +11,8 @@ with oneDNN, which these exports bear and those of PaddleDetection do not; `--pl
 those. Each takes all pictures, one after the other, and then the next one's turn comes (with `--count 1` after each
 picture, which finds no memory in the caches that the others used). Between two turns nobody computes for a moment,
 since threads of the one that is done still wait for work, on the cores. Whatever else the machine does slows all alike:
-trust the ratios.
+trust the ratios. What differs are cores that share a cache and cores that do not, see `cores.py`: each has rows of its
+own, of the repetitions in which it was so for both sides, and turns during which cores were moved do not count.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cores import apart
 from others import environment
 
 from toolkit import create_pipeline
@@ -35,7 +37,8 @@ from toolkit.pipeline.predictor import Pipeline
 
 ROOT = Path(__file__).parents[1]
 REST = 0.5
-"""Seconds between two turns."""
+"""Seconds before and after a turn."""
+SHARED, APART = "share a cache", "apart"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Run:
     """On the wall; `cpu_ms` of all threads together, which others on the machine change less."""
     cpu_ms: float
     instances: int
+    cores: str = ""
+    """Where the cores were during its turn, see `where`."""
 
 
 class PaddleX:
@@ -83,6 +88,10 @@ def ours(pipeline: Pipeline, picture: str) -> Run:
     return Run(1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu), len(rles))
 
 
+def where() -> str:
+    return APART if apart() else SHARED
+
+
 def compare(
     name: str, folder: Path, pictures: list[str], engines: list[str | None], *, repetitions: int, plain: bool
 ) -> None:
@@ -92,26 +101,32 @@ def compare(
     for repetition in range(1 + repetitions):
         for side, done in runs.items():
             time.sleep(REST)
-            for picture in pictures if repetition else pictures[:1]:
-                run = paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
-                if repetition:  # The first one warms up.
-                    done.append(run)
+            before = where()
+            turn = [
+                paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
+                for picture in (pictures if repetition else pictures[:1])
+            ]
+            time.sleep(REST)
+            cores = before if before == where() else "moved"
+            if repetition:  # The first one warms up.
+                done += [replace(run, cores=cores) for run in turn]
     paddlex.close()
-    theirs = runs["PaddleX"]
-    for side, mine in runs.items():
-        # Twice, since a single run has no quarters.
-        low, median, high = statistics.quantiles([run.ms for run in mine] * 2, n=4)
-        # Paired, run by run.
-        ratio = statistics.median(a.ms / b.ms for a, b in zip(theirs, mine, strict=True))
-        of_cpu = statistics.median(a.cpu_ms / b.cpu_ms for a, b in zip(theirs, mine, strict=True))
-        label = side if side in ("PaddleX", "seg-tune") else f"seg-tune {side}"
-        label += f" ({pipelines[side].backend.name})" if side == "seg-tune" else ""
-        instances = sum(run.instances for run in mine) / len(mine)
-        print(
-            f"| {name} | {label} | {median:.0f} ({low:.0f} - {high:.0f}) | 1/{ratio:.1f} | 1/{of_cpu:.1f} | "
-            f"{instances:.1f} |",
-            flush=True,
-        )
+    for cores in (SHARED, APART):
+        for side, mine in runs.items():
+            pairs = [(a, b) for a, b in zip(runs["PaddleX"], mine, strict=True) if a.cores == b.cores == cores]
+            if pairs:
+                label = side if side in ("PaddleX", "seg-tune") else f"seg-tune {side}"
+                label += f" ({pipelines[side].backend.name})" if side == "seg-tune" else ""
+                print(f"| {name} | {cores} | {label} | {row(pairs)} |", flush=True)
+
+
+def row(pairs: list[tuple[Run, Run]]) -> str:
+    # Twice, since a single run has no quarters.
+    low, median, high = statistics.quantiles([run.ms for _, run in pairs] * 2, n=4)
+    ratio = statistics.median(a.ms / b.ms for a, b in pairs)
+    of_cpu = statistics.median(a.cpu_ms / b.cpu_ms for a, b in pairs)
+    instances = statistics.mean(run.instances for _, run in pairs)
+    return f"{len(pairs)} | {median:.0f} ({low:.0f} - {high:.0f}) | 1/{ratio:.1f} | 1/{of_cpu:.1f} | {instances:.1f}"
 
 
 def main() -> None:
@@ -127,7 +142,8 @@ def main() -> None:
     if "PADDLEX_PYTHON" not in os.environ:
         sys.exit("PADDLEX_PYTHON does not name a Python that has PaddleX")
     pictures = [str(source.value) for source in list_inputs(given.pictures)][: given.count]
-    print("| model | who | ms a picture (quarters) | of PaddleX | CPU time | instances |\n|---|---|---|---|---|---|")
+    print("| model | cores | who | runs | ms a picture (quarters) | of PaddleX | CPU time | instances |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in given.model:
         folder = given.models / name
         if not (folder / "inference.yml").is_file():
