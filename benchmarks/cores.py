@@ -31,8 +31,8 @@ def apart() -> bool:
 
 def handing_over() -> float:
     """How many times as long a core takes to read what another has just written as to read it once more; 1.0 where
-    there is one core. For a few milliseconds it uses both."""
-    usable = sorted(os.sched_getaffinity(0))[:2]
+    there is one core, or none that a thread can be tied to. For a few milliseconds it uses both."""
+    usable = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
     if len(usable) < 2:
         return 1.0
     written, read = np.zeros(NUMBERS), np.zeros(NUMBERS)

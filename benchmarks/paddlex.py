@@ -12,7 +12,7 @@ those. Each takes all pictures, one after the other, and then the next one's tur
 picture, which finds no memory in the caches that the others used). Between two turns nobody computes for a moment,
 since threads of the one that is done still wait for work, on the cores. Whatever else the machine does slows all alike:
 trust the ratios. What differs are cores that share a cache and cores that do not, see `cores.py`: each has rows of its
-own, of the repetitions in which it was so for both sides, and turns during which cores were moved do not count.
+own, of the repetitions in which it was so for both sides, and so have those in which cores were moved.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from toolkit.pipeline.predictor import Pipeline
 ROOT = Path(__file__).parents[1]
 REST = 0.5
 """Seconds before and after a turn."""
-SHARED, APART = "share a cache", "apart"
+SHARED, APART, MOVED = "share a cache", "apart", "moved"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Run:
     cpu_ms: float
     instances: int
     cores: str = ""
-    """Where the cores were during its turn, see `where`."""
+    """Where they were before and after its turn."""
 
 
 class PaddleX:
@@ -107,17 +107,21 @@ def compare(
                 for picture in (pictures if repetition else pictures[:1])
             ]
             time.sleep(REST)
-            cores = before if before == where() else "moved"
+            cores = before if before == where() else MOVED
             if repetition:  # The first one warms up.
                 done += [replace(run, cores=cores) for run in turn]
     paddlex.close()
-    for cores in (SHARED, APART):
+    for cores in (SHARED, APART, MOVED):
         for side, mine in runs.items():
-            pairs = [(a, b) for a, b in zip(runs["PaddleX"], mine, strict=True) if a.cores == b.cores == cores]
+            pairs = [(a, b) for a, b in zip(runs["PaddleX"], mine, strict=True) if during(a, b) == cores]
             if pairs:
                 label = side if side in ("PaddleX", "seg-tune") else f"seg-tune {side}"
                 label += f" ({pipelines[side].backend.name})" if side == "seg-tune" else ""
                 print(f"| {name} | {cores} | {label} | {row(pairs)} |", flush=True)
+
+
+def during(a: Run, b: Run) -> str:
+    return a.cores if a.cores == b.cores else MOVED
 
 
 def row(pairs: list[tuple[Run, Run]]) -> str:
