@@ -31,6 +31,8 @@ Window = tuple[int, int, int, int]
 
 BLOCK = 16384
 """Pixels that `paste` works on at once."""
+WHOLE = 2**22
+"""Pixels of a frame up to which all of them at once are fast, and their 16 MB of numbers welcome."""
 
 # What keeps pycocotools from walking outlines of millions of pixels, and from merging thousands of them.
 REACH = 1
@@ -413,8 +415,8 @@ def paste(
     if not (w and len(columns.low) and len(rows.low)):
         return Crop(np.zeros((0, 0), np.uint8), 0, 0)
     whole = (round(x2), round(y2))
-    if (x1, y1, x2, y2) == (0, 0, *whole) and len(rows.low) * len(columns.low) > math.prod(whole) / 4:
-        # Of a frame that begins at the picture's corner, all pixels by OpenCV cost less than this part of them below.
+    if (x1, y1, x2, y2) == (0, 0, *whole) and math.prod(whole) <= min(WHOLE, 4 * len(rows.low) * len(columns.low)):
+        # Of a frame that begins at the picture's corner, all pixels by OpenCV cost less than a quarter of them below.
         values = cv2.resize(logits, whole, interpolation=cv2.INTER_LINEAR)
         values = values[rows.start : rows.start + len(rows.low), columns.start : columns.start + len(columns.low)]
         return Crop((values > 0).view(np.uint8), columns.start, rows.start)
