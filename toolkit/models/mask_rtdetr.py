@@ -185,7 +185,7 @@ class MaskRTDETR(nn.Layer):
         `[B, K, h / 4, w / 4]`, which cover the whole input. `im_shape` is not looked at: the input is all picture.
         `threshold` `[1]`: rows that score less in all pictures are left out."""
         height, width = image.shape[2:]
-        levels, features = self.neck.factored(self._backbone(image))
+        levels, features = self.neck.factored(self._maps(image))
         last = self.transformer(levels, features)[-1]
         count = min(DETECTIONS, last.logits.shape[1] * self.num_classes)
         scores, index = paddle.topk(F.sigmoid(last.logits).flatten(1), count, axis=1)
@@ -195,7 +195,7 @@ class MaskRTDETR(nn.Layer):
         masks = features.masks(_take(last.masks, query))
         return boxes, scores, label, masks.reshape([0, 0, *features.maps.shape[2:]])
 
-    def _backbone(self, image: Tensor) -> list[Tensor]:
+    def _maps(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[2:]
         if height % 32 or width % 32:  # -1, a size left open in an exported graph, is none either
             raise UserError(f"Mask-RT-DETR: input of {height} x {width}: sides must be fixed, and multiples of 32")
@@ -228,7 +228,7 @@ class MaskRTDETR(nn.Layer):
         image = batch["image"]
         objects = self._objects_of(batch)
         copies = self._copies(objects)
-        *levels, features = self.neck(self._backbone(image))
+        *levels, features = self.neck(self._maps(image))
         predictions = self.transformer(levels, MaskFeatures(features.detach()), copies)
         # Matching and sampling need the full precision; under AMP the network gives less.
         with paddle.amp.auto_cast(enable=False):
