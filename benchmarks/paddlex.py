@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cores import apart
+from cores import APART, SHARED, handing_over, where
 from others import environment
 
 from toolkit import create_pipeline
@@ -38,7 +38,7 @@ from toolkit.pipeline.predictor import Pipeline
 ROOT = Path(__file__).parents[1]
 REST = 0.5
 """Seconds before and after a turn."""
-SHARED, APART, MOVED = "share a cache", "apart", "moved"
+MOVED = "moved"
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,6 @@ def ours(pipeline: Pipeline, picture: str) -> Run:
     return Run(1000 * (time.perf_counter() - start), 1000 * (time.process_time() - cpu), len(rles))
 
 
-def where() -> str:
-    return APART if apart() else SHARED
-
-
 def compare(
     name: str, folder: Path, pictures: list[str], engines: list[str | None], *, repetitions: int, plain: bool
 ) -> None:
@@ -101,13 +97,13 @@ def compare(
     for repetition in range(1 + repetitions):
         for side, done in runs.items():
             time.sleep(REST)
-            before = where()
+            before = where(handing_over())
             turn = [
                 paddlex(picture) if side == "PaddleX" else ours(pipelines[side], picture)
                 for picture in (pictures if repetition else pictures[:1])
             ]
             time.sleep(REST)
-            cores = before if before == where() else MOVED
+            cores = before if before == where(handing_over()) else MOVED
             if repetition:  # The first one warms up.
                 done += [replace(run, cores=cores) for run in turn]
     paddlex.close()

@@ -270,7 +270,7 @@ def test_copies_do_not_disturb_the_queries() -> None:
     image = batch["image"]
     objects = model._objects_of(batch)
     *levels, maps = model.neck(model.backbone(image))
-    features = MaskFeatures(maps)
+    features = MaskFeatures(maps.flatten(2), maps.shape[2:])
     alone = model.transformer(levels, features)
     accompanied = model.transformer(levels, features, model._copies(objects))
     for mine, with_copies in zip(alone[1:], accompanied[2:], strict=True):

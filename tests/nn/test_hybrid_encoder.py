@@ -46,7 +46,7 @@ def test_what_is_exported_computes_what_was_trained() -> None:
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("prototypes", "maps"), [(6, 4), (4, 4), (3, 3)])
+@pytest.mark.parametrize(("prototypes", "maps"), [(6, 5), (4, 5), (3, 3)])
 def test_masks_of_the_factored_features_are_masks_of_the_features(prototypes: int, maps: int) -> None:
     model = encoder(prototypes=prototypes)
     model.eval()

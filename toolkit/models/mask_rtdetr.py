@@ -193,7 +193,7 @@ class MaskRTDETR(nn.Layer):
         query, label = index.floor_divide(self.num_classes), index.mod(self.num_classes)
         boxes = corners(_take(last.boxes, query)) * paddle.to_tensor([width, height, width, height], "float32")
         masks = features.masks(_take(last.masks, query))
-        return boxes, scores, label, masks.reshape([0, 0, *features.maps.shape[2:]])
+        return boxes, scores, label, masks.reshape([0, 0, *features.size])
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[2:]
@@ -229,7 +229,7 @@ class MaskRTDETR(nn.Layer):
         objects = self._objects_of(batch)
         copies = self._copies(objects)
         *levels, features = self.neck(self._maps(image))
-        predictions = self.transformer(levels, MaskFeatures(features.detach()), copies)
+        predictions = self.transformer(levels, MaskFeatures(features.detach().flatten(2), features.shape[2:]), copies)
         # Matching and sampling need the full precision; under AMP the network gives less.
         with paddle.amp.auto_cast(enable=False):
             features = features.astype("float32")
@@ -322,7 +322,7 @@ class _Transformer(nn.Layer):
         selected, content = self._select(memory, maps, sizes)
         predictions = [selected]
 
-        boxes = _mask_boxes(features.masks(selected.masks.detach()), features.maps.shape[2:])
+        boxes = _mask_boxes(features.masks(selected.masks.detach()), features.size)
         content, place, mask = content.detach(), _logit(boxes), None
         if copies is not None:
             nothing = paddle.zeros([1, content.shape[-1]])

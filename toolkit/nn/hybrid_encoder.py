@@ -18,17 +18,15 @@ class MaskFeatures(NamedTuple):
     """What the vectors of queries make masks of."""
 
     maps: Tensor
-    """`[B, F, h, w]`."""
+    """`[B, F, h * w]`."""
+    size: Sequence[int]
+    """h and w."""
     mix: Tensor | None = None
-    """`[P, F + 1]`: a vector's product with it weighs the maps and a map of ones behind them; without it the vector
-    itself weighs the maps, and F is P."""
+    """`[P, F]`: a vector's product with it weighs the maps; without it the vector itself does, and F is P."""
 
     def masks(self, vectors: Tensor) -> Tensor:
         """Vectors `[B, n, P]` -> logits `[B, n, h * w]`."""
-        maps = self.maps.flatten(2)
-        if self.mix is None:
-            return paddle.matmul(vectors, maps)
-        return paddle.matmul(paddle.matmul(vectors, self.mix), paddle.concat([maps, paddle.ones_like(maps[:, :1])], 1))
+        return paddle.matmul(vectors if self.mix is None else paddle.matmul(vectors, self.mix), self.maps)
 
 
 class MaskHybridEncoder(nn.Layer):
@@ -82,13 +80,15 @@ class MaskHybridEncoder(nn.Layer):
     def factored(self, features: Sequence[Tensor]) -> tuple[list[Tensor], MaskFeatures]:
         """The three levels, and the mask features in the form that masks cost least with, for use without gradients:
         a product with the outputs W x + b of the last convolution is one with its fewer inputs, v (W x + b) =
-        (v W) x + v b."""
+        (v W) x + v b, whose b weighs one more map, of ones."""
         *levels, maps = self._pyramid(features)
-        last = self.enc_mask_output[1]
+        last, size = self.enc_mask_output[1], maps.shape[2:]
         outputs, inputs = last.weight.shape[:2]
         if inputs > outputs:
-            return levels, MaskFeatures(last(maps))
-        return levels, MaskFeatures(maps, paddle.concat([last.weight.flatten(1), last.bias.unsqueeze(1)], axis=1))
+            return levels, MaskFeatures(last(maps).flatten(2), size)
+        mix = paddle.concat([last.weight.flatten(1), last.bias.unsqueeze(1)], axis=1)
+        rows = maps.flatten(2)
+        return levels, MaskFeatures(paddle.concat([rows, paddle.ones_like(rows[:, :1])], axis=1), size, mix)
 
     def _pyramid(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Three levels, and what the last convolution of the mask features takes."""
