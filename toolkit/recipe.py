@@ -127,6 +127,8 @@ class Train(Section):
     """Steps whose loss or gradients are not finite are skipped; with this many in a row the run ends."""
     amp: Literal["O1", "O2"] | None = None
     """Mixed precision on accelerators; on the CPU it does nothing."""
+    amp_dtype: Literal["float16", "bfloat16"] = "float16"
+    """What `amp` computes in. bfloat16 has the range of float32, so that the loss needs no scaling."""
     save_every_minutes: Annotated[float, Field(ge=0)] = 10.0
     """Checkpoints inside an epoch; there is one after each epoch as well. 0: after every step."""
     seed: int = 0

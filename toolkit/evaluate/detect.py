@@ -16,6 +16,7 @@ from toolkit.data.detections import Detections, Floats
 from toolkit.data.joining import join
 from toolkit.data.loader import EvalBatch
 from toolkit.data.preprocess import Prepared
+from toolkit.nn.low_precision import to_numpy
 from toolkit.recipe import Tiling
 
 
@@ -56,6 +57,6 @@ def detect_prepared(model: nn.Layer, pictures: Sequence[Prepared], *, limit: int
 
     def network(*inputs: Floats) -> list[NDArray[np.generic]]:
         with paddle.no_grad():
-            return [output.numpy() for output in model.network(*map(paddle.to_tensor, inputs))]
+            return [to_numpy(output) for output in model.network(*map(paddle.to_tensor, inputs))]
 
     return detections.detect(network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit)

@@ -87,7 +87,7 @@ def match(predictions: Predictions, features: Tensor, objects: Objects, *, point
             + WEIGHTS["mask"] * entropy
             + WEIGHTS["dice"] * dice
         )
-        query, owned = hungarian(cost.numpy())
+        query, owned = hungarian(cost.astype("float32").numpy())
         found_queries.append(query)
         found_objects.append(owned + own.start)
     return Pairs(

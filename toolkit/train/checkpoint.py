@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import nn, optimizer
 
 from toolkit.data.coco import Dataset
@@ -62,11 +61,10 @@ class State:
             "format": FORMAT,
             "progress": asdict(self.progress),
             "data": self.data,
-            "model": {name: value.numpy() for name, value in self.model.state_dict().items()},
+            "model": self.precision.weights(),
             "optimizer": {
                 name: own or self._restored.get(name, {}) for name, own in _by_structure(self.model, self.optim).items()
             },
-            "master_weights": _master_weights(self.model, self.optim),
             "ema": self.ema.state() if self.ema else None,
             "precision": self.precision.state(),
         }
@@ -89,10 +87,10 @@ class State:
         own = self.model.state_dict()
         if {k: list(v.shape) for k, v in own.items()} != {k: list(v.shape) for k, v in tree["model"].items()}:
             raise UserError(f"{path}: checkpoint of another model; its recipe.yaml was changed")
-        for name, value in tree["model"].items():
-            own[name].set_value(value)
+        # Version 0.1 kept master weights beside those in float16.
+        self.precision.load_weights({**tree["model"], **tree.get("master_weights", {})})
         self._restored = tree["optimizer"]
-        _load_by_structure(self.model, self.optim, self._restored, tree["master_weights"])
+        _load_by_structure(self.model, self.optim, self._restored)
         self.precision.load(tree["precision"])
         if self.ema and tree["ema"]:
             self.ema.load(tree["ema"])
@@ -128,21 +126,6 @@ def _by_structure(model: nn.Layer, optim: optimizer.Optimizer) -> dict[str, dict
     }
 
 
-def _master_weights(model: nn.Layer, optim: optimizer.Optimizer) -> dict[str, Any]:
-    """The weights in float32 of parameters that are in float16 themselves."""
-    weights = optim.state_dict().get("master_weights", {})
-    return {
-        name: weights[parameter.name].numpy()
-        for name, parameter in model.named_parameters()
-        if parameter.name in weights
-    }
-
-
-def _load_by_structure(
-    model: nn.Layer, optim: optimizer.Optimizer, state: dict[str, dict[str, Any]], master_weights: dict[str, Any]
-) -> None:
+def _load_by_structure(model: nn.Layer, optim: optimizer.Optimizer, state: dict[str, dict[str, Any]]) -> None:
     names = {name: parameter.name for name, parameter in model.named_parameters()}
-    entries = {names[name] + key: value for name, values in state.items() for key, value in values.items()}
-    if master_weights:
-        entries["master_weights"] = {names[name]: paddle.to_tensor(value) for name, value in master_weights.items()}
-    optim.set_state_dict(entries)
+    optim.set_state_dict({names[name] + key: value for name, values in state.items() for key, value in values.items()})

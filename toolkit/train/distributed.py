@@ -52,12 +52,14 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
     dist.all_reduce(used)
     shared = [p for p, uses in zip(parameters, used.tolist(), strict=True) if uses]
     # In one piece: the way there and back costs more than the numbers.
-    flat = paddle.concat([(paddle.zeros_like(p) if p.grad is None else p.grad).flatten() for p in shared])
+    flat = paddle.concat([_float32(paddle.zeros_like(p) if p.grad is None else p.grad).flatten() for p in shared])
     dist.all_reduce(flat)
     flat = flat / count()
     start = 0
     for parameter in shared:
         part = flat[start : start + parameter.size].reshape(parameter.shape)
+        if part.dtype != parameter.dtype:
+            part = part.astype(parameter.dtype)
         if parameter.grad is None:
             parameter.grad = part
         else:
@@ -76,6 +78,10 @@ def share(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         tensor.set_value(flat[start : start + tensor.size].reshape(tensor.shape))
         start += tensor.size
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == paddle.float32 else tensor.astype("float32")
 
 
 def gather(thing: Any) -> list[Any]:
@@ -102,6 +108,10 @@ class SyncBatchNorm(nn.BatchNorm2D):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        if x.dtype != paddle.float32:
+            # Mean squares need more digits than mixed precision has.
+            with paddle.amp.auto_cast(enable=False):
+                return self.forward(x.astype("float32")).astype(x.dtype)
         with paddle.no_grad():
             # x: [B, C, h, w]; own: [2 C + 1]
             own_mean = x.mean([0, 2, 3])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 
+from toolkit.nn.low_precision import assign, to_numpy
 from toolkit.recipe import Ema
 
 
@@ -17,9 +19,12 @@ class MovingAverage:
     """Keeps `average <- d average + (1 - d) weights` for all floating-point weights and buffers that change.
 
     What is frozen is left out.
+
+    Args:
+        masters: float32 weights by state_dict key, of which `model` holds rounded copies.
     """
 
-    def __init__(self, model: nn.Layer, settings: Ema) -> None:
+    def __init__(self, model: nn.Layer, settings: Ema, masters: Mapping[str, Tensor] | None = None) -> None:
         self.settings = settings
         self.steps = 0
         # Paddle counts the running statistics of norms among the parameters that do not train.
@@ -33,9 +38,10 @@ class MovingAverage:
             for name, value in model.state_dict().items()
             if name not in frozen and paddle.is_floating_point(value)
         }
+        self._exact = {**self._live, **{name: value for name, value in (masters or {}).items() if name in self._live}}
         # In float32 also where the weights are in float16, which cannot hold a small change of a large number.
         self.average: dict[str, Tensor] = {
-            name: value.detach().astype("float32").clone() for name, value in self._live.items()
+            name: value.detach().astype("float32").clone() for name, value in self._exact.items()
         }
 
     def decay(self) -> float:
@@ -50,28 +56,31 @@ class MovingAverage:
         share = 1 - self.decay()
         for name, average in self.average.items():
             # Three times as fast as lerp_ on a CPU.
-            average.scale_(1 - share).add_(self._live[name].astype("float32") * share)
+            average.scale_(1 - share).add_(self._exact[name].astype("float32") * share)
         self.steps += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within this context the model has the averaged weights."""
-        own = {name: value.numpy() for name, value in self._live.items()}
-        self._put({name: value.numpy() for name, value in self.average.items()})
+        own = {name: to_numpy(value) for name, value in self._live.items()}
+        self._put(self.weights())
         try:
             yield
         finally:
             self._put(own)
 
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of the averages, by state_dict key."""
+        return {name: value.numpy() for name, value in self.average.items()}
+
     def state(self) -> dict[str, object]:
-        return {"steps": self.steps, "average": {name: value.numpy() for name, value in self.average.items()}}
+        return {"steps": self.steps, "average": self.weights()}
 
     def load(self, state: dict[str, object]) -> None:
         self.steps = int(state["steps"])  # type: ignore[call-overload]
         for name, value in state["average"].items():  # type: ignore[attr-defined]
             self.average[name].set_value(value)
 
-    def _put(self, values: dict[str, np.ndarray]) -> None:
+    def _put(self, values: dict[str, NDArray[np.float32]]) -> None:
         for name, value in values.items():
-            live = self._live[name]
-            live.set_value(paddle.to_tensor(value).astype(live.dtype))
+            assign(self._live[name], value)

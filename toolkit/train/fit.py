@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from toolkit import __version__
 from toolkit.data.coco import Dataset
@@ -24,16 +25,16 @@ from toolkit.models import model_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 from toolkit.train import distributed, memory
-from toolkit.train.batch import to_tensors
 from toolkit.train.checkpoint import Progress, State, identity
 from toolkit.train.ema import MovingAverage
 from toolkit.train.guard import Guard
 from toolkit.train.log import Log, Silence
-from toolkit.train.optim import build_optimizer, clip_gradients, freeze, lr_factor, scaled_lr, train_mode, warmup_steps
+from toolkit.train.optim import build_optimizer, freeze, lr_factor, scaled_lr, train_mode, warmup_steps
 from toolkit.train.origin import write_origin
 from toolkit.train.pictures import truth_beside_found
 from toolkit.train.precision import Precision
 from toolkit.train.rehearsal import Forecast, rehearse
+from toolkit.train.step import Learner, train_step
 from toolkit.train.stop import Stop, Stopped
 from toolkit.weights.load import load_weights, read_weights, write_atomically, write_safetensors
 
@@ -74,8 +75,9 @@ def fit(
     freeze(model, settings.freeze)
     report = load_weights(model, read_weights(weights), origin=str(weights)) if weights else None
     optim = build_optimizer(model, settings)
-    precision = Precision(settings.amp, model, optim)
-    ema = MovingAverage(model, settings.ema) if settings.ema else None
+    precision = Precision(settings, model, optim)
+    ema = MovingAverage(model, settings.ema, precision.masters) if settings.ema else None
+    learner = Learner(model, optim, precision, ema, settings.clip_norm)
     if settings.sync_bn:
         distributed.synchronize_norms(model)
     statistics = [value for name, value in model.state_dict().items() if name.endswith(("._mean", "._variance"))]
@@ -97,7 +99,6 @@ def fit(
     log = Silence(run) if rank else Log(run, step=progress.step, epoch=progress.epoch)
     stop, saved = Stop(time_limit), time.monotonic()
     guard = Guard(model, recipe, run, log, files={picture.id: picture.file_name for picture in dataset.train.pictures})
-    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     ended = "failed"
 
     def save(run: Run) -> None:
@@ -129,26 +130,9 @@ def fit(
                         lr = scaled_lr(settings) * lr_factor(
                             progress.step, schedule=settings.schedule, epochs=settings.epochs, steps_per_epoch=steps
                         )
-                        optim.set_lr(lr)
                         guard.begin()
-                        values: dict[str, float] = {}
-                        for part in parts:
-                            with precision.cast():
-                                losses = model(to_tensors(part))
-                            precision.backward(losses["loss"] / len(parts))
-                            for name, loss in losses.items():
-                                values[name] = values.get(name, 0.0) + float(loss) / len(parts)
-                        distributed.average_gradients(trained)
-                        values = distributed.average(values)
-                        precision.unscale(optim)
-                        norm = clip_gradients(trained, settings.clip_norm)
-                        if not precision.scaler:  # which leaves out steps by itself until it has found its scale
-                            values["grad_norm"] = norm
-                        if guard.allows(values, parts, step=progress.step):
-                            precision.step(optim)
-                            if ema:
-                                ema.update()
-                        optim.clear_grad()
+                        allows = partial(guard.allows, batches=parts, step=progress.step)
+                        values = train_step(learner, parts, lr=lr, allows=allows)
                         if not settings.sync_bn:
                             distributed.share(statistics)
                         progress.step += 1
@@ -160,15 +144,14 @@ def fit(
                             saved = time.monotonic()
                 line = f"epoch {epoch + 1}/{settings.epochs}  loss {bar.loss:.4f}  {bar.images_per_s:.1f} images/s"
                 if (epoch + 1) % settings.eval_every == 0 or epoch + 1 == settings.epochs:
-                    with ema.applied() if ema else nullcontext():
-                        metrics = _evaluate(model, recipe, dataset, log, progress, stop)
-                        line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
-                        progress.stale += 1
-                        if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
-                            progress.best, progress.best_epoch, progress.stale = metrics.as_dict(), epoch + 1, 0
-                            if rank == 0:
-                                write_atomically(run.best_weights, _state(model))
-                            line += "  (best so far)"
+                    metrics = _evaluate(learner, recipe, dataset, log, progress, stop)
+                    line += f"  mask AP {metrics.mask_ap:.3f}  box AP {metrics.box_ap:.3f}"
+                    progress.stale += 1
+                    if progress.best is None or metrics.mask_ap > progress.best["mask"]["AP"]:
+                        progress.best, progress.best_epoch, progress.stale = metrics.as_dict(), epoch + 1, 0
+                        if rank == 0:
+                            write_atomically(run.best_weights, learner.evaluated_weights())
+                        line += "  (best so far)"
                 progress.epoch = epoch + 1
                 save(run)
                 saved = time.monotonic()
@@ -230,22 +213,22 @@ def _announcement(recipe: Recipe, dataset: Dataset, model: nn.Layer, batches: Tr
     ]
 
 
-def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progress: Progress, stop: Stop) -> Metrics:
+def _evaluate(learner: Learner, recipe: Recipe, dataset: Dataset, log: Log, progress: Progress, stop: Stop) -> Metrics:
     settings = recipe.evaluate
     samples = []
     shown = {picture.id: picture for picture in islice(dataset.val.pictures, SAMPLE_PICTURES)}
     part = replace(dataset.val, pictures=dataset.val.pictures[distributed.rank() :: distributed.count()])
     evaluator = Evaluator(dataset.val, max_detections=settings.max_detections)
-    for picture_id, found in detect(
-        model, eval_batches(part, recipe), limit=settings.max_detections, tiling=recipe.tiling
-    ):
-        if distributed.count() == 1:  # or else some would stop and others wait for them
-            stop.check(in_time=True)
-        evaluator.add(picture_id, found)
-        if picture_id in shown:
-            picture = shown[picture_id]
-            sure = found.above(recipe.predict.threshold)
-            samples.append((picture.file_name, truth_beside_found(picture, sure, dataset.val.classes)))
+    batches = eval_batches(part, recipe)
+    with learner.as_evaluated():
+        for picture_id, found in detect(learner.model, batches, limit=settings.max_detections, tiling=recipe.tiling):
+            if distributed.count() == 1:  # or else some would stop and others wait for them
+                stop.check(in_time=True)
+            evaluator.add(picture_id, found)
+            if picture_id in shown:
+                picture = shown[picture_id]
+                sure = found.above(recipe.predict.threshold)
+                samples.append((picture.file_name, truth_beside_found(picture, sure, dataset.val.classes)))
     everything = distributed.gather(evaluator.collected())
     for rank, parts in enumerate(everything):
         if rank != distributed.rank():
@@ -255,11 +238,6 @@ def _evaluate(model: nn.Layer, recipe: Recipe, dataset: Dataset, log: Log, progr
     log.evaluation(progress.step, progress.epoch + 1, metrics)
     log.pictures(progress.step, samples)
     return metrics
-
-
-def _state(model: nn.Layer) -> dict[str, Any]:
-    values: dict[str, Tensor] = model.state_dict()
-    return {name: value.numpy() for name, value in values.items()}
 
 
 def _require_room(folder: Path, forecast: Forecast) -> None:

@@ -18,8 +18,9 @@ from toolkit.device import set_device
 from toolkit.errors import UserError
 from toolkit.models import model_of
 from toolkit.recipe import load_recipe, parse_settings
-from toolkit.train.batch import to_tensors
-from toolkit.train.optim import build_optimizer, clip_gradients, freeze, train_mode
+from toolkit.train.optim import build_optimizer, freeze, train_mode
+from toolkit.train.precision import Precision
+from toolkit.train.step import Learner, train_step
 from toolkit.weights.fetch import resolve_pretrained
 from toolkit.weights.load import load_weights, read_weights
 
@@ -60,7 +61,7 @@ def find_lr(
     if weights:
         load_weights(network, read_weights(weights), origin=str(weights))
     optim = build_optimizer(network, train)
-    trained = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
+    learner = Learner(network, optim, Precision(train, network, optim), clip_norm=train.clip_norm)
     batches = TrainBatches(dataset.train, recipe)
     rows: list[tuple[float, float, float]] = []
     train_mode(network, train.freeze)
@@ -70,15 +71,7 @@ def find_lr(
         for step, parts in enumerate(itertools.islice(endless, steps)):
             paddle.seed(train.seed + step)
             lr = low * (high / low) ** (step / max(1, steps - 1))
-            optim.set_lr(lr)
-            value = 0.0
-            for part in parts:
-                loss = network(to_tensors(part))["loss"] / len(parts)
-                loss.backward()
-                value += float(loss)
-            clip_gradients(trained, train.clip_norm)
-            optim.step()
-            optim.clear_grad()
+            value = train_step(learner, parts, lr=lr)["loss"]
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * value
             corrected = smooth / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(corrected) or corrected > DIVERGED * least:

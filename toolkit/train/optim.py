@@ -11,7 +11,7 @@ from paddle import Tensor, nn, optimizer
 from toolkit.errors import UserError
 from toolkit.recipe import Schedule, Train
 
-_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
+NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def scaled_lr(train: Train) -> float:
@@ -98,21 +98,22 @@ def multiplier(name: str, multipliers: dict[str, float]) -> float:
 
 
 @paddle.no_grad()
-def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> float:
-    """Shorten the gradients of all `parameters` together to an L2 norm of at most `limit`.
+def clip_gradients(parameters: Sequence[Tensor], limit: float | None, *, scale: float = 1.0) -> float:
+    """Divide the gradients of all `parameters` by `scale`, and clip them together to an L2 norm of at most `limit`.
 
-    Returns the norm they had; not finite if one of them is not, and then they are left as they are.
+    Returns the norm before clipping; not finite if a gradient is not, and then all are left as they are.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = [gradient.astype("float32").square().sum() for gradient in gradients]
-    norm = float(paddle.stack(squares).sum().sqrt()) if squares else 0.0
-    if limit and limit < norm < math.inf:
+    norm = float(paddle.stack(squares).sum().sqrt()) / scale if squares else 0.0
+    factor = limit / norm / scale if limit and limit < norm else 1 / scale
+    if factor != 1 and math.isfinite(norm):
         for gradient in gradients:
-            gradient.scale_(limit / norm)
+            gradient.scale_(factor)
     return norm
 
 
 def _norm_parameters(model: nn.Layer) -> Iterator[str]:
     for path, layer in model.named_sublayers():
-        if isinstance(layer, _NORMS):
+        if isinstance(layer, NORMS):
             yield from (f"{path}.{name}" for name, _ in layer.named_parameters(include_sublayers=False))

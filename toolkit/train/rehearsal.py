@@ -16,11 +16,13 @@ from toolkit.data.coco import Dataset
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.errors import UserError
 from toolkit.evaluate.detect import detect
+from toolkit.nn.low_precision import assign, to_numpy
 from toolkit.recipe import Recipe
 from toolkit.train import memory
-from toolkit.train.batch import to_tensors
 from toolkit.train.ema import MovingAverage
 from toolkit.train.optim import build_optimizer, train_mode
+from toolkit.train.precision import Precision
+from toolkit.train.step import Learner, train_step
 
 TYPICAL = 3
 """Steps on typical pictures, of which the middle time counts; one before them, the first of its shape, takes longer."""
@@ -66,25 +68,20 @@ def rehearse(
     """
     settings = recipe.train
     memory.forget()
-    before = {name: value.numpy() for name, value in model.state_dict().items()}
+    before = {name: to_numpy(value) for name, value in model.state_dict().items()}
     average = ema.state() if ema else None
     copies = sum(value.nbytes for value in before.values()) * (2 if ema else 1)
     # Paddle counts the names of an optimizer's state; those of the one that trains must not depend on this one.
     with paddle.utils.unique_name.guard():
         optim = build_optimizer(model, settings)
-    optim.set_lr(0.0)
+        precision = Precision(settings, model, optim)
+    precision.scaler = None  # A step left out for an overflow would not show what the optimizer needs.
+    learner = Learner(model, optim, precision, ema, settings.clip_norm)
 
     def step(batch: dict[str, Any]) -> float:
         start = time.perf_counter()
-        for _ in range(settings.accumulate):
-            losses = model(to_tensors(batch))
-            (losses["loss"] / settings.accumulate).backward()
         with paddle.utils.unique_name.guard():
-            optim.step()
-        optim.clear_grad()
-        if ema:
-            ema.update()
-        float(losses["loss"])
+            train_step(learner, [batch] * settings.accumulate, lr=0.0, allows=lambda _: True)
         return time.perf_counter() - start
 
     try:
@@ -101,8 +98,9 @@ def rehearse(
         first = [next(iter(groups))]
         for _ in range(2):  # the first of its shape takes longer
             start = time.perf_counter()
-            for _ in detect(model, first, limit=recipe.evaluate.max_detections, tiling=recipe.tiling):
-                pass
+            with precision.cast():
+                for _ in detect(model, first, limit=recipe.evaluate.max_detections, tiling=recipe.tiling):
+                    pass
             evaluation = (time.perf_counter() - start) * len(groups)
         state = sum(value.numpy().nbytes for value in optim.state_dict().values() if hasattr(value, "numpy"))
     except (MemoryError, RuntimeError) as error:
@@ -115,7 +113,7 @@ def rehearse(
     finally:
         own = model.state_dict()
         for name, value in before.items():
-            own[name].set_value(value)
+            assign(own[name], value)
         if ema and average:
             ema.load(average)
     on_cpu = paddle.device.get_device() == "cpu"

@@ -109,7 +109,13 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a weights file: {_kind(tree)}, not a dict of names and tensors")
     if isinstance(tree.get("model"), dict):
         average = tree["ema"].get("average") if isinstance(tree.get("ema"), dict) else None
-        tree = {**tree["model"], **(average if isinstance(average, dict) else {})}
+        # Version 0.1 kept master weights beside those in float16.
+        masters = tree.get("master_weights")
+        tree = {
+            **tree["model"],
+            **(masters if isinstance(masters, dict) else {}),
+            **(average if isinstance(average, dict) else {}),
+        }
     tree.pop(_PARAMETER_NAMES, None)
     if _BIG_TENSORS in tree:
         _join_slices(tree, path)
