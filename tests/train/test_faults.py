@@ -57,16 +57,16 @@ def assert_same_weights(one: Run, other: Run) -> None:
 
 def at_batch(number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    to_tensors = fit_module.to_tensors
+    train_step = fit_module.train_step
 
-    def acting(batch: dict[str, Any]) -> dict[str, Any]:
+    def acting(*arguments: Any, **named: Any) -> dict[str, float]:
         nonlocal calls
         calls += 1
         if calls == number:
             act()
-        return to_tensors(batch)
+        return train_step(*arguments, **named)
 
-    monkeypatch.setattr(fit_module, "to_tensors", acting)
+    monkeypatch.setattr(fit_module, "train_step", acting)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -16,10 +16,10 @@ from toolkit.errors import UserError
 from toolkit.models import ppyoloe_seg
 from toolkit.run import Run
 from toolkit.train import fit as fit_module
-from toolkit.train.batch import to_tensors
 from toolkit.train.batch_size import fitting
 from toolkit.train.rehearsal import Forecast
 from toolkit.train.start import resume_training, start_training
+from toolkit.train.step import Learner, train_step
 from toolkit.weights.load import read_checkpoint, read_weights
 
 
@@ -70,19 +70,19 @@ def test_metrics_have_every_step_and_every_evaluation(finished: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("place", ["to_tensors", "truth_beside_found"])
+@pytest.mark.parametrize("place", ["train_step", "truth_beside_found"])
 def test_a_run_that_a_signal_ends_is_saved_and_ends_with_the_same_weights(
     data: Path, finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, place: str
 ) -> None:
     calls = 0
     original = getattr(fit_module, place)
 
-    def with_signal(*arguments: Any) -> Any:
+    def with_signal(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 3:  # in the middle of an epoch, or of the first evaluation
             signal.raise_signal(number)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(fit_module, place, with_signal)
     before = signal.getsignal(number)
@@ -92,7 +92,7 @@ def test_a_run_that_a_signal_ends_is_saved_and_ends_with_the_same_weights(
     interrupted = Run.find(None, output=tmp_path)
     assert interrupted.ended in ("interrupted", "asked to end (SIGTERM)")
     step = read_checkpoint(interrupted.checkpoint)["progress"]["step"]
-    assert step == (3 if place == "to_tensors" else 2)
+    assert step == (3 if place == "train_step" else 2)
 
     monkeypatch.undo()
     _, result = resume_training(output=tmp_path, device="cpu")
@@ -103,11 +103,11 @@ def test_a_run_that_a_signal_ends_is_saved_and_ends_with_the_same_weights(
 
 
 def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice(batch: dict[str, Any]) -> None:
+    def twice(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(fit_module, "to_tensors", twice)
+    monkeypatch.setattr(fit_module, "train_step", twice)
     with pytest.raises(UserError, match="go on from the last checkpoint with"):
         start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
     run = Run.find(None, output=tmp_path)
@@ -206,14 +206,14 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_pictures_are_saved(
 ) -> None:
     calls = 0
 
-    def poisoned(batch: dict[str, Any]) -> dict[str, Any]:
+    def poisoned(learner: Learner, parts: list[dict[str, Any]], **named: Any) -> dict[str, float]:
         nonlocal calls
         calls += 1
         if calls == 2:
-            batch["image"][1, :, 5, 5] = np.nan
-        return to_tensors(batch)
+            parts[0]["image"][1, :, 5, 5] = np.nan
+        return train_step(learner, parts, **named)
 
-    monkeypatch.setattr(fit_module, "to_tensors", poisoned)
+    monkeypatch.setattr(fit_module, "train_step", poisoned)
     run, result = start_training("PP-YOLOE_seg-S", overrides=overrides(data), device="cpu", output=tmp_path)
     assert (result["ended"], result["steps"]) == ("completed", 4)
     [line] = [line for line in run.log.read_text(encoding="utf-8").splitlines() if "not finite" in line]

@@ -91,11 +91,12 @@ class Precision:
 class LossScaler:
     """Enlarges the loss so that small gradients do not vanish in float16, as far as large ones do not overflow."""
 
+    START = 2.0**16
     GROW_AFTER = 2000
     """Steps without overflow."""
 
     def __init__(self) -> None:
-        self.scale = 2.0**16
+        self.scale = self.START
         self.finite_steps = 0
 
     def overflowed(self, norm: float) -> bool:
@@ -115,6 +116,7 @@ class LossScaler:
         return True
 
 
+@paddle.no_grad()
 def _decorate(model: nn.Layer, optim: optimizer.Optimizer, dtype: str) -> dict[str, Tensor]:
     """Cast the weights of `model`; return float32 master weights by state_dict key, those of `optim` among them."""
     exact = {name: to_numpy(value) for name, value in model.state_dict().items()}
