@@ -19,7 +19,10 @@ settings.load_profile("untimed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("accelerator", "acceptance test of a device: pytest -m accelerator --device gpu:0")
     group.addoption("--device", default="auto", help="gpu:0, npu:0, xpu:0, mlu:0, cpu; by default the first there is")
-    group.addoption("--report", type=Path, default=Path("accelerator-report.md"), help="file for the report")
+    # Written apart from its option, a file that exists already would tell pytest where the tests are.
+    group.addoption(
+        "--report", type=Path, default=Path("accelerator-report.md"), help="file for the report, as --report=FILE"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
