@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from tempfile import TemporaryFile
+from typing import BinaryIO, cast
 
 _ONE_AT_A_TIME = threading.RLock()
 """Threads would give each other's files back as the screen."""
@@ -17,7 +18,7 @@ _ONE_AT_A_TIME = threading.RLock()
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], str]]:
     """Keep what C++ prints off the screen; what is yielded returns it."""
-    with _ONE_AT_A_TIME, TemporaryFile() as file:
+    with _ONE_AT_A_TIME, _file() as file:
         _flush()
         text = ""
         saved = [os.dup(1), os.dup(2)]
@@ -32,6 +33,13 @@ def captured() -> Iterator[Callable[[], str]]:
                 os.close(copy)
             file.seek(0)
             text = file.read().decode(errors="replace")
+
+
+def _file() -> BinaryIO:
+    # In memory, so that no folder for temporary files is needed. Linux alone has it.
+    with contextlib.suppress(AttributeError, OSError):
+        return os.fdopen(os.memfd_create("captured"), "w+b")
+    return cast(BinaryIO, TemporaryFile())
 
 
 def _flush() -> None:

@@ -30,6 +30,7 @@ from toolkit.cli.train import train
 from toolkit.cli.validate import validate
 from toolkit.cli.weights import app as weights
 from toolkit.errors import UserError
+from toolkit.places import find_temporary_folder, refusal
 
 app = typer.Typer(
     name="seg-tune",
@@ -77,10 +78,17 @@ def main() -> None:
     """Run the command line; what a person can mend ends in one line and exit code 2."""
     # Notes to developers of Paddle: no ccache found, and the like.
     warnings.filterwarnings("ignore", module=r"paddle\.")
+    find_temporary_folder()
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
 
 

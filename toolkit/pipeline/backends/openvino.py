@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,10 +23,16 @@ _NORMS = {"ReduceMean", "MVN"}
 right any more."""
 
 
+def import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which reports each import over the network and fails where there is no home."""
+    # Python takes None as "not installed", and OpenVINO then uses its own stand-in.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
+
+
 def load(exported: Exported, name: str, *, device: str, threads: int | None) -> FastGraph:
     """`inference.onnx`, or `inference.int8.onnx` for the engine of that precision."""
-    import openvino
-
+    openvino = import_openvino()
     path = ENGINES[name].graph(exported)
     threads = threads or cores()
     streams = max(1, cores() // threads)
