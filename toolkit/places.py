@@ -14,7 +14,8 @@ from pathlib import Path
 from toolkit.errors import UserError
 
 _HOME = "USERPROFILE" if os.name == "nt" else "HOME"
-_MEMORY = Path("/dev/shm")
+IN_MEMORY = Path("/dev/shm")
+"""A folder that Linux keeps in memory."""
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
@@ -81,8 +82,8 @@ def writable_cache() -> Path | None:
 
 def find_temporary_folder() -> None:
     """Let temporary files lie in memory (`/dev/shm`) where Python finds no folder for them, here and in children."""
-    if _temporary() is None and is_writable(_MEMORY):
-        tempfile.tempdir = os.environ["TMPDIR"] = str(_MEMORY)
+    if _temporary() is None and is_writable(IN_MEMORY):
+        tempfile.tempdir = os.environ["TMPDIR"] = str(IN_MEMORY)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Keeping native libraries off the screen."""
+"""Keeping native libraries off the screen and the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from tempfile import TemporaryFile
+from types import ModuleType
 from typing import BinaryIO, cast
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -33,6 +35,13 @@ def captured() -> Iterator[Callable[[], str]]:
                 os.close(copy)
             file.seek(0)
             text = file.read().decode(errors="replace")
+
+
+def import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which reports each import over the network and fails where there is no home."""
+    # Python takes None as "not installed", and OpenVINO then uses its own stand-in.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
 
 
 def _file() -> BinaryIO:

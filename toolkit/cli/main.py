@@ -11,6 +11,7 @@ from toolkit import __version__
 from toolkit.cli.benchmark import benchmark
 from toolkit.cli.compare import compare
 from toolkit.cli.convert import convert
+from toolkit.cli.doctor import doctor
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
 from toolkit.cli.import_ import import_
@@ -52,6 +53,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 app.command()(quickstart)
+app.command()(doctor)
 app.command()(models)
 app.command()(validate)
 app.command()(convert)

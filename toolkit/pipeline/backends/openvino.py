@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,18 +13,12 @@ from toolkit.data.detections import Floats
 from toolkit.pipeline.backends.engines import ENGINES
 from toolkit.pipeline.backends.graph import FastGraph, not_loadable
 from toolkit.pipeline.exported import Exported
+from toolkit.quiet import import_openvino
 
 _SCALED = "_DequantizeLinear"
 _NORMS = {"ReduceMean", "MVN"}
 """Of numbers that come unrounded from an 8-bit layer, OpenVINO (2026.4) gets SOLOv2's norms of groups wrong: no mask is
 right any more."""
-
-
-def import_openvino() -> ModuleType:
-    """OpenVINO without its telemetry, which reports each import over the network and fails where there is no home."""
-    # Python takes None as "not installed", and OpenVINO then uses its own stand-in.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    return import_module("openvino")
 
 
 def load(exported: Exported, name: str, *, device: str, threads: int | None) -> FastGraph:
