@@ -81,8 +81,11 @@ def writable_cache() -> Path | None:
 
 
 def find_temporary_folder() -> None:
-    """Let temporary files lie in memory (`/dev/shm`) where Python finds no folder for them, here and in children."""
-    if _temporary() is None and is_writable(IN_MEMORY):
+    """Let temporary files lie in memory (`/dev/shm`) where Python finds no folder for them but the working folder, here
+    and in children."""
+    named = any(os.environ.get(key) for key in ("TMPDIR", "TEMP", "TMP"))
+    found = _temporary()
+    if (found is None or (found == Path.cwd() and not named)) and is_writable(IN_MEMORY):
         tempfile.tempdir = os.environ["TMPDIR"] = str(IN_MEMORY)
 
 
