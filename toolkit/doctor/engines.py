@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolkit.doctor.packages import GPU_INDEX, NAME, PIP, find_owners, has_nvidia_driver
+from toolkit.doctor.places import TEMPORARY_FIX
 from toolkit.doctor.report import Check, Found, one_line
 
 TIMEOUT = 60.0
@@ -73,8 +74,10 @@ def _of_engine(name: str, found: dict[str, Any]) -> Check:
         both = " and ".join(f"{owner} {version}" for owner, version in owners.items())
         text = f"{both} is recorded as installed, but its files are gone"
         return Check(f"engine {name}", "error", text, _again(owners))
-    owners = find_owners(name, [_DISTRIBUTIONS.get(name, name)])
     text = f"{title} does not work: {one_line(found['error'])}"
+    if "No usable temporary directory" in found["error"]:
+        return Check(f"engine {name}", "error", text, TEMPORARY_FIX)
+    owners = find_owners(name, [_DISTRIBUTIONS.get(name, name)])
     return Check(f"engine {name}", "error", text, _again(owners) or (install,))
 
 

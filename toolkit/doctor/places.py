@@ -12,6 +12,7 @@ from typing import Any
 from toolkit.doctor.report import Check, Found
 from toolkit.places import IN_MEMORY, cache_folders, expand, is_writable, writable_cache
 
+TEMPORARY_FIX = ("export TMPDIR=/a/writable/folder",)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _SETTINGS = ("SEG_TUNE_CACHE", "SEG_TUNE_OFFLINE", "SEG_TUNE_MIRROR", "SEG_TUNE_TOKEN")
 _SECRET = {"SEG_TUNE_TOKEN"}
@@ -56,7 +57,7 @@ def _temporary() -> tuple[Check, dict[str, Any]]:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError:
         text = "no folder for temporary files can be written"
-        return Check(name, "error", text, ("export TMPDIR=/a/writable/folder",)), {"path": None, "writable": False}
+        return Check(name, "error", text, TEMPORARY_FIX), {"path": None, "writable": False}
     facts = _facts(folder)
     text = f"{folder}: {_free(facts)}"
     if folder == IN_MEMORY:
