@@ -116,15 +116,26 @@ def test_refusals_of_the_system_are_told_from_other_errors(monkeypatch: pytest.M
 
 
 CODE = """
-import os, tempfile
+import os, sys, tempfile
 from toolkit.places import find_temporary_folder
-tempfile._candidate_tempdir_list = lambda: ["/nowhere"]
+if sys.argv[1:]:
+    tempfile._candidate_tempdir_list = lambda: sys.argv[1:]
 find_temporary_folder()
-print(tempfile.gettempdir(), os.environ["TMPDIR"])
+print(tempfile.gettempdir())
 """
 
 
+def temporary(cwd: Path, *candidates: str, **variables: str) -> str:
+    clean = {key: value for key, value in os.environ.items() if key not in ("TMPDIR", "TEMP", "TMP")}
+    environment = {**clean, "PYTHONPATH": str(Path(places.__file__).parents[1]), **variables}
+    command = [sys.executable, "-c", CODE, *candidates]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no files in memory here")
-def test_temporary_files_lie_in_memory_where_no_folder_can_be_written() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["/dev/shm", "/dev/shm"]
+def test_temporary_files_lie_in_memory_where_no_folder_can_be_written(tmp_path: Path) -> None:
+    assert temporary(tmp_path, "/nowhere") == "/dev/shm"
+    assert temporary(tmp_path, "/nowhere", str(tmp_path)) == "/dev/shm", "they would litter the working folder"
+    assert temporary(tmp_path, TMPDIR=f"{tmp_path}/") == str(tmp_path)
+    assert temporary(Path("/tmp")) == "/tmp"

@@ -83,9 +83,12 @@ def writable_cache() -> Path | None:
 def find_temporary_folder() -> None:
     """Let temporary files lie in memory (`/dev/shm`) where Python finds no folder for them but the working folder, here
     and in children."""
-    named = any(os.environ.get(key) for key in ("TMPDIR", "TEMP", "TMP"))
+    if not IN_MEMORY.is_dir() or not is_writable(IN_MEMORY):
+        return
     found = _temporary()
-    if (found is None or (found == Path.cwd() and not named)) and is_writable(IN_MEMORY):
+    named = filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP")))
+    usual = [os.path.abspath(folder) for folder in (*named, "/tmp", "/var/tmp", "/usr/tmp")]  # noqa: PTH100
+    if found is None or str(found) not in usual:
         tempfile.tempdir = os.environ["TMPDIR"] = str(IN_MEMORY)
 
 
