@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from toolkit.cli.main import app
 
@@ -49,3 +50,13 @@ def test_pages_link_to_files_that_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_bug_reports_ask_for_the_doctor() -> None:
+    folder = ROOT / ".github" / "ISSUE_TEMPLATE"
+    form = yaml.safe_load((folder / "bug_report.yml").read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(form)
+    asked = {field["id"]: field for field in form["body"]}
+    assert "seg-tune doctor --json" in asked["doctor"]["attributes"]["label"]
+    assert asked["doctor"]["validations"]["required"] is True
+    assert yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))["blank_issues_enabled"] is True

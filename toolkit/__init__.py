@@ -28,6 +28,9 @@ def cores() -> int:
 # It sets one thread unless told otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
+# ONNX Runtime reports its use over the network otherwise, and complains where the home folder is read-only.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 def _fast_path() -> str | None:
     """The instructions that MKL should use on AMD's processors: 7 for AVX-512, 5 for AVX2.

@@ -21,6 +21,7 @@ from toolkit.evaluate.run import evaluate_trained
 from toolkit.evaluate.score import percent
 from toolkit.export.run import export_trained
 from toolkit.pipeline.predictor import create_pipeline
+from toolkit.places import writing
 from toolkit.train.start import start_training
 from toolkit.zoo import find_model
 
@@ -68,8 +69,9 @@ def quickstart(*, model: str = "PP-YOLOE_seg-S", output: Path = Path("quickstart
         times[title] = time.perf_counter() - start
 
     data = output / "shapes"
-    output.mkdir(parents=True)
-    shutil.copytree(sample_dataset(), data)
+    with writing(output):
+        output.mkdir(parents=True)
+        shutil.copytree(sample_dataset(), data)
     with step("validate"):
         dataset = find_dataset(data)
         for split in (dataset.train, dataset.val):

@@ -103,7 +103,9 @@ class Run:
                 raise
             _point(output / "latest", run.path.name)
         except OSError as error:
-            raise UserError(f"{output}: no run can be written here: {error.strerror or error}") from None
+            raise UserError(
+                f"{output}: no run can be written here: {error.strerror or error}; --output names another folder"
+            ) from None
         return run
 
     @classmethod

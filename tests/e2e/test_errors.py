@@ -43,5 +43,5 @@ def test_one_line_says_what_to_do(arguments: list[str], expected: str, tmp_path:
 def test_the_version_and_the_commands_are_listed(tmp_path: Path) -> None:
     assert run_in(tmp_path, "--version").stdout.strip() == "0.1.0"
     listed = run_in(tmp_path, "--help").stdout
-    commands = "quickstart models convert split merge sample inspect train eval export predict"
+    commands = "quickstart doctor models convert split merge sample inspect train eval export predict"
     assert all(f"  {command} " in listed for command in commands.split())

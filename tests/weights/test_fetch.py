@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -281,6 +282,36 @@ def test_a_cache_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written: .*; SEG_TUNE_CACHE names another folder"):
         fetch(server.url, cache_dir=tmp_path / "file" / "cache")
+    assert server.asked == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes of POSIX")
+def test_a_home_that_cannot_be_written(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("SEG_TUNE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = fetch(server.url)
+    assert path == tmp_path / f"seg-tune-{os.getuid()}" / "tiny.pdparams"
+    assert path.read_bytes() == CONTENT
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"cannot be written; weights are kept in {path.parent} (SEG_TUNE_CACHE names another folder)")
+    assert fetch(server.url) == path
+    assert capsys.readouterr().err == ""
+    assert server.asked == [None]
+
+
+def test_a_read_only_cache_is_used_where_its_hashes_hold(server, cache, monkeypatch):
+    """As in an image whose files have lost their times, or were put there by hand."""
+    cache.mkdir()
+    path = cache / "tiny.pdparams"
+    path.write_bytes(b"mine")
+    monkeypatch.setattr("toolkit.weights.fetch.is_writable", lambda folder: folder != cache)
+    assert fetch(server.url) == path
+    (cache / "tiny.pdparams.sha256").write_text(f"{hashlib.sha256(b'mine').hexdigest()}  tiny.pdparams\n")
+    os.utime(path, (1, 1))
+    assert fetch(server.url) == path
+    assert names(cache) == {"tiny.pdparams", "tiny.pdparams.sha256"}
     assert server.asked == []
 
 

@@ -11,6 +11,7 @@ from toolkit import __version__
 from toolkit.cli.benchmark import benchmark
 from toolkit.cli.compare import compare
 from toolkit.cli.convert import convert
+from toolkit.cli.doctor import doctor
 from toolkit.cli.eval import evaluate
 from toolkit.cli.export import export
 from toolkit.cli.import_ import import_
@@ -30,6 +31,7 @@ from toolkit.cli.train import train
 from toolkit.cli.validate import validate
 from toolkit.cli.weights import app as weights
 from toolkit.errors import UserError
+from toolkit.places import find_temporary_folder, refusal
 
 app = typer.Typer(
     name="seg-tune",
@@ -51,6 +53,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 app.command()(quickstart)
+app.command()(doctor)
 app.command()(models)
 app.command()(validate)
 app.command()(convert)
@@ -77,10 +80,17 @@ def main() -> None:
     """Run the command line; what a person can mend ends in one line and exit code 2."""
     # Notes to developers of Paddle: no ccache found, and the like.
     warnings.filterwarnings("ignore", module=r"paddle\.")
+    find_temporary_folder()
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
 
 

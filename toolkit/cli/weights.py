@@ -15,12 +15,12 @@ def list_() -> None:
     """The official weights of each model: how large, and whether they are in the cache."""
     from rich.console import Console
 
-    from toolkit.weights.fetch import cache_folder
+    from toolkit.places import cache_folders
     from toolkit.weights.stock import list_weights
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(list_weights())
-    console.print(f"the cache is {cache_folder()} (SEG_TUNE_CACHE)", style="dim")
+    console.print(f"the cache is {' and '.join(map(str, cache_folders()))} (SEG_TUNE_CACHE)", style="dim")
 
 
 @app.command()

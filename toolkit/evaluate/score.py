@@ -23,6 +23,7 @@ from toolkit.evaluate.explain import explain
 from toolkit.evaluate.gallery import Gallery
 from toolkit.evaluate.report import write_report
 from toolkit.evaluate.tables import FILE, Stored, Tables, save_tables
+from toolkit.places import require_writable, writing
 from toolkit.recipe import Evaluate
 from toolkit.run import Run
 from toolkit.weights.fetch import sha256_of
@@ -44,6 +45,8 @@ class Extras:
         """Raises UserError for what cannot be done."""
         if self.report and self.report.exists() and not self.report.is_dir():
             raise UserError(f"{self.report}: is a file; a report is a folder, choose another --report")
+        if self.report:
+            require_writable(self.report, advice="choose another --report")
         if self.precision is not None and not (self.report or self.set_thresholds):
             raise UserError("--precision: says how thresholds are chosen, and goes with --report or --set-thresholds")
 
@@ -74,17 +77,19 @@ def score(
         threshold: least score of a detection that the report shows.
     """
     extras.check()
+    require_writable(folder)
     start = time.perf_counter()
     gallery = Gallery(classes=len(split.classes), threshold=threshold) if extras.report else None
     tables = _collect(found, split, gallery, limit=limit)
     metrics = summarize(tables, split.classes, max_detections=limit)
     seconds = time.perf_counter() - start
-    folder.mkdir(parents=True, exist_ok=True)
     annotations = sha256_of(split.json_path)
     where = {"data": str(split.json_path), "annotations_sha256": annotations}
     result = {**about, **where, "seconds": round(seconds, 1), **metrics.as_dict()}
     file = folder / "evaluate_result.json"
-    file.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=2, ensure_ascii=False), encoding="utf-8")
     save_tables(Stored(tables, list(split.classes), limit), folder / FILE)
     console = Console()
     if run and run.origin().get("data", {}).get("val annotations", annotations) != annotations:

@@ -27,6 +27,7 @@ from toolkit.export.static import save_program, write_description
 from toolkit.pipeline.certificate import Certificate
 from toolkit.pipeline.config import NAME, dump_pipeline_config
 from toolkit.pipeline.exported import read_exported
+from toolkit.places import require_writable, writing
 from toolkit.recipe import Recipe
 from toolkit.weights.trained import Trained, load_trained
 
@@ -78,6 +79,9 @@ def export_trained(
     elsewhere = find_dataset(data) if data else None
     trained = load_trained(run=run, weights=weights, model=model, classes=elsewhere.val.classes if elsewhere else ())
     folder = output or _beside(trained)
+    written = (config or folder.parent / f"{NAME}.yaml") if to_pipeline_config else None
+    if written:
+        require_writable(written.parent, advice=f"name another place: --to-pipeline-config {NAME}.yaml")
     console = Console(highlight=False, soft_wrap=True)
 
     missing = missing_converter()
@@ -107,13 +111,12 @@ def export_trained(
         console.print(f"{engine}: {agreement.describe()}, {agreement.ms_per_picture:.0f} ms a picture{verdict}")
     console.print(f"exported to {folder}")
 
-    written = None
-    if to_pipeline_config:
-        written = config or folder.parent / f"{NAME}.yaml"
-        written.parent.mkdir(parents=True, exist_ok=True)
+    if written:
         threshold = trained.recipe.predict.threshold
         text = dump_pipeline_config(model_name=trained.recipe.model.name, model_dir=folder, threshold=threshold)
-        written.write_text(text, encoding="utf-8")
+        with writing(written):
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.write_text(text, encoding="utf-8")
         console.print(f"pipeline config written to {written} (it holds the absolute path of the folder)")
     return Export(folder, certificate, written)
 
@@ -158,10 +161,10 @@ def _replacing(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that replaces it when the block ends well, and is gone when it does not."""
     if out.exists() and not (out / "inference.yml").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an exported model; choose another --output")
-    out.parent.mkdir(parents=True, exist_ok=True)
     new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+    with writing(out):
+        new.mkdir(parents=True)
     try:
         yield new
         shutil.rmtree(old, ignore_errors=True)

@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from toolkit.data.preprocess import steps_of
+from toolkit.places import home_for_libraries
 from toolkit.quiet import captured
 from toolkit.recipe import Data, Recipe, dump_yaml
 
@@ -129,7 +130,7 @@ def save_program(model: nn.Layer, folder: Path, *, data: Data) -> None:
 def trace(layer: nn.Layer, spec: Sequence[InputSpec], path: Path) -> None:
     """Put `layer` into eval mode and save it as a static program, `path`.json and `path`.pdiparams."""
     layer.eval()
-    with captured():
+    with captured(), home_for_libraries(".cache/paddle"):
         static = paddle.jit.to_static(layer, input_spec=list(spec), full_graph=True)
         # Pruning refuses inputs that the program does not look at.
         paddle.jit.save(static, str(path), skip_prune_program=True)

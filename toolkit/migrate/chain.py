@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from toolkit.errors import UserError
+from toolkit.places import expand
 
 BASE = "_BASE_"
 
@@ -71,7 +72,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Tree:
         raise UserError(f"{path}: {BASE}: must be a list of files")
     merged: Tree = {}
     for base in listed:
-        merged = _merged(merged, _read(path.parent / Path(base).expanduser(), (*above, path.resolve())))
+        merged = _merged(merged, _read(path.parent / expand(base), (*above, path.resolve())))
     return _merged(merged, own)
 
 

@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from toolkit.errors import UserError
+from toolkit.places import expand
 from toolkit.recipe import Tiling, dump_yaml, parse_tiling
 from toolkit.zoo import MODELS
 
@@ -289,14 +290,14 @@ def find_model(model_name: str, model_dir: str | None, *, origin: str, beside: P
 
 def _folder(name: str, beside: Path, origin: str) -> Path:
     # PaddleX takes a relative path from the working directory; one from the config's folder is understood as well.
-    for path in (Path(name).expanduser(), beside / name):
+    for path in (expand(name), beside / name):
         if path.is_dir():
             return path
     raise UserError(f"{origin}: model_dir {name}: no such folder; `seg-tune export` makes one")
 
 
 def _official(model_name: str, *, origin: str) -> Path:
-    cache = Path(os.environ.get("PADDLE_PDX_CACHE_HOME", Path.home() / ".paddlex")) / "official_models"
+    cache = Path(os.environ.get("PADDLE_PDX_CACHE_HOME", expand("~/.paddlex"))) / "official_models"
     for path in (cache / model_name, cache / f"{model_name}_infer"):
         if path.is_dir():
             return path

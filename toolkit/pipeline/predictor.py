@@ -27,6 +27,7 @@ from toolkit.pipeline.inputs import Picture, Source, list_inputs
 from toolkit.pipeline.ordered import ordered
 from toolkit.pipeline.result import Result
 from toolkit.pipeline.sessions import Sessions, load_sessions, share_of_cores
+from toolkit.places import require_writable
 from toolkit.recipe import Tiling, parse_tiling
 from toolkit.stages import stage
 
@@ -234,6 +235,8 @@ def predict_files(
     tiles = parse_tiling(tiling, origin="--tiling")
     if save_path is not None and Path(save_path).exists() and not Path(save_path).is_dir():
         raise UserError(f"--save-path {save_path}: is a file; name a folder")
+    if save_path is not None:
+        require_writable(Path(save_path), advice="choose another folder with --save-path")
     least = _parse_threshold(threshold) if isinstance(threshold, str) else threshold
     loaded = create_pipeline(
         pipeline, device=device, use_hpip=use_hpip, hpi_config=hpi_config, engine=engine, tiling=tiles

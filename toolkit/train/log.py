@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from visualdl import LogWriter
 
 from toolkit.evaluate.ap import Metrics
+from toolkit.places import home_for_libraries
 from toolkit.run import Run
+
+with home_for_libraries(".visualdl"):
+    from visualdl import LogWriter
 
 
 class Log:

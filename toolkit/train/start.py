@@ -12,6 +12,7 @@ from toolkit.data.coco import dataset_of
 from toolkit.device import set_device
 from toolkit.devices import split_devices
 from toolkit.errors import UserError
+from toolkit.places import require_writable
 from toolkit.recipe import load_recipe, parse_settings
 from toolkit.run import Run
 from toolkit.runs import ENDED
@@ -63,6 +64,7 @@ def start_training(
     asked = load_recipe(recipe or str(model), changes)
     if recipe and model and asked.model.name != model:
         raise UserError(f"--model {model}: {recipe} is a recipe of {asked.model.name}; give one of the two")
+    require_writable(output)
     dataset = dataset_of(asked.data)
     resolved = asked.model_copy(update={"classes": list(dataset.train.classes)})
     _enter(device)
@@ -89,6 +91,7 @@ def resume_training(
     run = Run.find(path, output=output)
     if run.ended in ENDED:
         raise UserError(f"{run.path}: this run has ended; start another, from its weights with --pretrained")
+    require_writable(run.path, advice="make it writable, or start another run from its weights with --pretrained")
     if len(devices := split_devices(device)) > 1:
         return launch(resume_training, devices, path=run.path, time_limit=time_limit)
     recipe = run.recipe()

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 from toolkit import __version__
 from toolkit.errors import UserError
+from toolkit.places import cache_folders, expand, is_writable, writable_cache
 from toolkit.zoo import find_model
 
 TIMEOUT = 30.0
@@ -25,6 +26,8 @@ ATTEMPTS = 5
 CHUNK = 1 << 18
 IN_FOLDERS = ("best_model/best_model.pdparams", "best_model.pdparams", "model_final.pdparams")
 """Where in a folder the weights of its training lie."""
+
+_ELSEWHERE = "SEG_TUNE_CACHE names another folder"
 
 _Show = Callable[[int, int | None], None]
 """Takes the bytes that are here, and those of the whole file if known."""
@@ -42,7 +45,7 @@ def resolve_pretrained(value: str, model_name: str) -> Path | None:
         return None
     if value == "official":
         return fetch(find_model(model_name).url)
-    path = weights_file(Path(value).expanduser())
+    path = weights_file(expand(value))
     if path is None:
         raise UserError(f"--pretrained {value}: no such file; give official, none or a .pdparams file")
     return path
@@ -55,15 +58,10 @@ def weights_file(path: Path) -> Path | None:
     return next((one for one in tries if one.is_file()), None)
 
 
-def cache_folder() -> Path:
-    """Where weights are kept: `SEG_TUNE_CACHE`, or `~/.cache/seg-tune/weights`."""
-    chosen = os.environ.get("SEG_TUNE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "seg-tune" / "weights"
-
-
-def cached(url: str, *, cache_dir: Path | None = None) -> Path:
-    """Where in the cache the file at `url` lies, once it is there."""
-    return (cache_dir or cache_folder()) / urlsplit(url).path.rpartition("/")[2]
+def cached(url: str, *, cache_dir: Path | None = None) -> Path | None:
+    """The file at `url` in `cache_dir`, by default in the cache; None if it is not there."""
+    folders = [cache_dir] if cache_dir else cache_folders()
+    return next((path for folder in folders if (path := folder / _name(url)).is_file()), None)
 
 
 def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> Path:
@@ -79,11 +77,12 @@ def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> 
 
     Raises UserError, which says what else to do, if the file cannot be had.
     """
-    path = cached(url, cache_dir=cache_dir)
     if offline := os.environ.get("SEG_TUNE_OFFLINE"):
-        return _offline(Path(offline).expanduser() / path.name, url)
-    if _is_unchanged(path):  # Asked first, so that a cache can be read-only.
-        return path
+        return _offline(expand(offline) / _name(url), url)
+    here = cached(url, cache_dir=cache_dir)
+    if here and (_is_unchanged(here) or (not is_writable(here.parent) and _is_as_noted(here))):
+        return here
+    path = (cache_dir or _folder_to_write()) / _name(url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
@@ -94,14 +93,23 @@ def fetch(url: str, *, cache_dir: Path | None = None, progress: bool = True) -> 
     except _BROKEN as error:
         raise UserError(_advice(url, _reason(error))) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}; SEG_TUNE_CACHE names another folder") from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}; {_ELSEWHERE}") from None
     return path
+
+
+def _folder_to_write() -> Path:
+    folder, folders = writable_cache(), cache_folders()
+    if folder is None:
+        raise UserError(f"{', '.join(map(str, folders)) or 'cache'}: cannot be written; {_ELSEWHERE}")
+    if folder != folders[0]:
+        print(f"{folders[0]} cannot be written; weights are kept in {folder} ({_ELSEWHERE})", file=sys.stderr)
+    return folder
 
 
 def _offline(path: Path, url: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: missing, and SEG_TUNE_OFFLINE forbids to download it; put {url} there")
-    if recorded_hash(path) not in (None, sha256_of(path)):
+    if not _is_as_noted(path):
         raise UserError(f"{path}: not what its .sha256 says; copy it again")
     return path
 
@@ -228,6 +236,11 @@ def _is_unchanged(path: Path) -> bool:
     return path.is_file() and note.is_file() and note.stat().st_mtime_ns == path.stat().st_mtime_ns
 
 
+def _is_as_noted(path: Path) -> bool:
+    """Whether the file has the hash noted beside it, or there is no note."""
+    return recorded_hash(path) in (None, sha256_of(path))
+
+
 def _is_intact(path: Path) -> bool:
     if not path.is_file():
         return False
@@ -287,6 +300,10 @@ def _bar(name: str) -> Iterator[_Show]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None)
         yield lambda have, total: bar.update(task, completed=have, total=total)
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[2]
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from toolkit.errors import UserError
-from toolkit.weights.fetch import cache_folder, cached, fetch, recorded_hash, sha256_of
+from toolkit.places import cache_folders
+from toolkit.weights.fetch import cached, fetch, recorded_hash, sha256_of
 from toolkit.zoo import MODELS, find_model
 
 ENDINGS = (".pdparams", ".safetensors")
@@ -21,9 +22,9 @@ def list_weights() -> Table:
         table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
     for name, model in MODELS.items():
         path = cached(model.url)
-        size = path.stat().st_size / 1e6 if path.is_file() else model.size_mb
-        known = recorded_hash(path) if path.is_file() else None
-        table.add_row(name, f"{size:.1f}", "yes" if path.is_file() else "-", (known or "-")[:16])
+        size = path.stat().st_size / 1e6 if path else model.size_mb
+        known = recorded_hash(path) if path else None
+        table.add_row(name, f"{size:.1f}", "yes" if path else "-", (known or "-")[:16])
     return table
 
 
@@ -44,7 +45,7 @@ def verify_weights(places: Sequence[Path] = ()) -> dict[Path, str]:
     Raises UserError for a place that does not exist.
     """
     found: dict[Path, str] = {}
-    for place in places or [cache_folder()]:
+    for place in places or cache_folders():
         if place.is_dir():
             noted = [path.with_suffix("") for path in place.glob("*.sha256")]
             files = sorted({*noted, *(path for path in place.iterdir() if path.suffix in ENDINGS)})

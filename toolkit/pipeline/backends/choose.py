@@ -21,8 +21,10 @@ from toolkit.pipeline.backends.engines import ENGINES, Backend, load_engine
 from toolkit.pipeline.certificate import Agreement, as_tree, check, from_tree, read_agreements, run_each
 from toolkit.pipeline.exported import Exported
 from toolkit.pipeline.sample import read_sample
-from toolkit.weights.fetch import cache_folder
+from toolkit.places import cache_folders, writable_cache
 
+_ENGINES = "engines"
+"""The folder of the cache."""
 SLOWER = 1.5
 """Engines that took so much longer than the fastest when the model was exported are not measured again."""
 PICTURES, ROUNDS = 2, 3
@@ -82,7 +84,7 @@ def warn_of_difference(exported: Exported, backend: Backend) -> None:
 
 
 class _Record:
-    """What was found out on this machine about one model, in a file in the user's cache."""
+    """What was found out on this machine about one model, in a file in the cache."""
 
     def __init__(self, exported: Exported, *, threads: int | None) -> None:
         self._exported = exported
@@ -121,7 +123,7 @@ class _Record:
         return min(names, key=lambda name: ms[name])
 
     @cached_property
-    def _path(self) -> Path:
+    def _name(self) -> str:
         packages = sorted({engine.package for engine in ENGINES.values()})
         told = [_processor(), str(self._threads), *map(_version, packages)]
         # Reading a graph takes longer than loading it; one that was replaced is known by its time.
@@ -129,25 +131,29 @@ class _Record:
             about = file.stat()
             told.append(f"{file.name} {about.st_size} {about.st_mtime_ns}")
         told.append((self._exported.folder / "certificate.json").read_text(encoding="utf-8"))
-        key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
-        return cache_folder() / "engines" / f"{key}.json"
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32] + ".json"
 
     @cached_property
     def _found(self) -> _Found:
-        # A file that cannot be read is made again.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            tree = json.loads(self._path.read_text(encoding="utf-8"))
-            return _Found(from_tree(tree["agreements"]), {str(name): float(ms) for name, ms in tree["ms"].items()})
+        for folder in cache_folders():
+            # A file that cannot be read is made again.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                tree = json.loads((folder / _ENGINES / self._name).read_text(encoding="utf-8"))
+                return _Found(from_tree(tree["agreements"]), {str(name): float(ms) for name, ms in tree["ms"].items()})
         return _Found({}, {})
 
     def _write(self) -> None:
         # Where nothing can be written, it is found out anew each time.
+        folder = writable_cache()
+        if folder is None:
+            return
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(f".{os.getpid()}.part")
+            path = folder / _ENGINES / self._name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
             tree = {"agreements": as_tree(self._found.agreements), "ms": self._found.ms}
             part.write_text(json.dumps(tree, indent=2), encoding="utf-8")
-            part.replace(self._path)
+            part.replace(path)
 
 
 @dataclass(frozen=True)

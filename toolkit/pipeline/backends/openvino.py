@@ -13,6 +13,7 @@ from toolkit.data.detections import Floats
 from toolkit.pipeline.backends.engines import ENGINES
 from toolkit.pipeline.backends.graph import FastGraph, not_loadable
 from toolkit.pipeline.exported import Exported
+from toolkit.quiet import import_openvino
 
 _SCALED = "_DequantizeLinear"
 _NORMS = {"ReduceMean", "MVN"}
@@ -22,8 +23,7 @@ right any more."""
 
 def load(exported: Exported, name: str, *, device: str, threads: int | None) -> FastGraph:
     """`inference.onnx`, or `inference.int8.onnx` for the engine of that precision."""
-    import openvino
-
+    openvino = import_openvino()
     path = ENGINES[name].graph(exported)
     threads = threads or cores()
     streams = max(1, cores() // threads)
