@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
+
+import toolkit.device  # noqa: F401  # so that Paddle is imported there first
+
+import paddle  # isort: skip
 
 from tests.export.conftest import recipe_of, tiny, tiny_options
 from toolkit import cores
