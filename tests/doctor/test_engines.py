@@ -44,6 +44,17 @@ def test_an_engine_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert time.monotonic() - start < 30
 
 
+def test_a_broken_numpy_is_the_one_that_is_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "numpy", "raise RuntimeError('two\\nlines')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checks, _ = look_at_engines()
+    first, *others = checks
+    assert (first.name, first.status) == ("library numpy", "error")
+    assert first.text.endswith("RuntimeError: two lines")
+    assert '"numpy==' in first.fix[0]
+    assert all(not check.fix for check in others if check.status == "error")
+
+
 WRONG = """
 import numpy
 __version__ = "1.0"
@@ -72,6 +83,7 @@ def test_files_that_are_gone_are_told_from_what_was_never_there(
     checks, facts = look_at_engines()
     by_name = {check.name: check for check in checks}
     assert {name: found["state"] for name, found in facts.items()} == dict.fromkeys(facts, "missing")
+    assert by_name["library numpy"].status == "error"
     assert by_name["engine paddle"].status == "error"
     assert by_name["engine paddle"].fix[0].endswith('--force-reinstall --no-deps "paddlepaddle==3.3.1"')
     assert by_name["engine openvino"].status == "ok"

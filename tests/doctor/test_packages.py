@@ -65,9 +65,11 @@ def test_another_distribution_that_owns_the_folder_counts(site: Path) -> None:
 
 
 def test_two_onnxruntimes_and_two_opencvs(site: Path) -> None:
-    for name in ("onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless"):
+    others = ("onnxruntime-extensions", "openvino-telemetry")
+    for name in ("onnxruntime", "onnxruntime-gpu", "opencv-python", "opencv-python-headless", *others):
         install(site, name)
-    checks, _ = look_at_owners()
+    checks, facts = look_at_owners()
+    assert set(facts["onnxruntime"]) == {"onnxruntime", "onnxruntime-gpu"}
     assert {check.name: check.status for check in checks} == {
         "paddle distributions": "ok",
         "onnxruntime distributions": "error",

@@ -1,4 +1,5 @@
-"""Paddle, ONNX Runtime and OpenVINO: their builds, their devices, and whether they compute."""
+"""Paddle, ONNX Runtime and OpenVINO: their builds, their devices, and whether they compute; NumPy and OpenCV too, which
+break in the same ways."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.doctor.packages import GPU_INDEX, NAME, PIP, find_owners, has_nvidia_driver
@@ -14,19 +16,49 @@ from toolkit.doctor.places import TEMPORARY_FIX
 from toolkit.doctor.report import Check, Found, one_line
 
 TIMEOUT = 60.0
-"""Seconds for an engine to be imported and to compute. Both take about two; a cold disk can take much longer."""
-ADDED_BY = {"onnxruntime": NAME, "openvino": f"{NAME}[openvino]", "paddle": f"{NAME}[train]"}
-"""The engines, and what pip installs them with."""
+"""Seconds for a library to be imported and to compute. Both take about two; a cold disk can take much longer."""
 NEWEST_FOR_PADDLE = (3, 13)
-_DISTRIBUTIONS = {"paddle": "paddlepaddle"}
-_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "paddle": "Paddle"}
+
+
+@dataclass(frozen=True)
+class Library:
+    """A native library that is probed, by the name of its module."""
+
+    module: str
+    title: str
+    added_by: str
+    """What pip installs it with."""
+    is_engine: bool = True
+
+    @property
+    def check(self) -> str:
+        return f"{'engine' if self.is_engine else 'library'} {self.module}"
+
+    @property
+    def install(self) -> str:
+        return f'pip install "{self.added_by}"'
+
+
+LIBRARIES = (
+    Library("numpy", "NumPy", NAME, is_engine=False),
+    Library("cv2", "OpenCV", NAME, is_engine=False),
+    Library("onnxruntime", "ONNX Runtime", NAME),
+    Library("openvino", "OpenVINO", f"{NAME}[openvino]"),
+    Library("paddle", "Paddle", f"{NAME}[train]"),
+)
 
 
 def look_at_engines(*, timeout: float = TIMEOUT) -> Found:
-    """Probe all engines, each in a process of its own and all at once."""
-    with ThreadPoolExecutor(len(ADDED_BY)) as pool:
-        facts = dict(zip(ADDED_BY, pool.map(lambda name: probe(name, timeout=timeout), ADDED_BY), strict=True))
-    checks = [_of_engine(name, found) for name, found in facts.items()]
+    """Probe all libraries, each in a process of its own and all at once."""
+    with ThreadPoolExecutor(len(LIBRARIES)) as pool:
+        found = list(pool.map(lambda library: probe(library.module, timeout=timeout), LIBRARIES))
+    facts = {library.module: one for library, one in zip(LIBRARIES, found, strict=True)}
+    checks = []
+    for library in LIBRARIES:
+        check = _of_library(library, facts[library.module])
+        # All others need NumPy: to install them again would not help.
+        blameless = library.module != "numpy" and facts[library.module]["state"] == "broken"
+        checks.append(replace(check, fix=()) if blameless and facts["numpy"]["state"] != "works" else check)
     paddle = facts["paddle"]
     if paddle["state"] == "works" and paddle["build"] == "cpu" and has_nvidia_driver():
         text = "an NVIDIA driver is here, but this build of Paddle runs on the CPU alone"
@@ -35,10 +67,10 @@ def look_at_engines(*, timeout: float = TIMEOUT) -> Found:
     return checks, facts
 
 
-def probe(name: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """What the engine says in a process of its own. `state` is `works`, `missing` or `broken`, with `error`."""
+def probe(module: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """What the library says in a process of its own. `state` is `works`, `missing` or `broken`, with `error`."""
     # As this process finds modules, wherever it was started.
-    code = f"import sys; sys.path[:] = {sys.path!r}; from toolkit.doctor.probe import main; main({name!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from toolkit.doctor.probe import main; main({module!r})"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
@@ -54,31 +86,35 @@ def probe(name: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"state": "broken", "error": "no answer"}
 
 
-def _of_engine(name: str, found: dict[str, Any]) -> Check:
-    title, install = _TITLES[name], f'pip install "{ADDED_BY[name]}"'
+def _of_library(library: Library, found: dict[str, Any]) -> Check:
     if found["state"] == "works":
-        build = f", {_build(found)} build" if name == "paddle" else ""
-        devices = ", ".join(found["devices"]) or "none"
-        return Check(
-            f"engine {name}",
-            "ok",
-            f"{title} {found['version']}{build}; devices: {devices}; computed in {found['seconds']:.2f} s",
-        )
+        return Check(library.check, "ok", _described(library, found))
+    owners = find_owners(library.module)
+    if found["state"] == "missing" and not owners:
+        return _missing(library)
     if found["state"] == "missing":
-        owners = find_owners(name, [_DISTRIBUTIONS.get(name, name)])
-        if not owners:
-            text = f"{title} is not installed"
-            if name == "paddle" and sys.version_info[:2] > NEWEST_FOR_PADDLE:
-                text += f"; version 3.3 has no wheels for Python beyond {'.'.join(map(str, NEWEST_FOR_PADDLE))}"
-            return Check(f"engine {name}", "ok", text, (install,))
         both = " and ".join(f"{owner} {version}" for owner, version in owners.items())
-        text = f"{both} is recorded as installed, but its files are gone"
-        return Check(f"engine {name}", "error", text, _again(owners))
-    text = f"{title} does not work: {one_line(found['error'])}"
+        return Check(library.check, "error", f"{both} is recorded as installed, but its files are gone", _again(owners))
+    text = f"{library.title} does not work: {one_line(found['error'])}"
     if "No usable temporary directory" in found["error"]:
-        return Check(f"engine {name}", "error", text, TEMPORARY_FIX)
-    owners = find_owners(name, [_DISTRIBUTIONS.get(name, name)])
-    return Check(f"engine {name}", "error", text, _again(owners) or (install,))
+        return Check(library.check, "error", text, TEMPORARY_FIX)
+    return Check(library.check, "error", text, _again(owners) or (library.install,))
+
+
+def _described(library: Library, found: dict[str, Any]) -> str:
+    text = f"{library.title} {found['version']}"
+    if "build" in found:
+        text += f", {_build(found)} build"
+    if "devices" in found:
+        text += f"; devices: {', '.join(found['devices']) or 'none'}"
+    return f"{text}; computed in {found['seconds']:.2f} s"
+
+
+def _missing(library: Library) -> Check:
+    text = f"{library.title} is not installed"
+    if library.module == "paddle" and sys.version_info[:2] > NEWEST_FOR_PADDLE:
+        text += f"; version 3.3 has no wheels for Python beyond {'.'.join(map(str, NEWEST_FOR_PADDLE))}"
+    return Check(library.check, "ok" if library.is_engine else "error", text, (library.install,))
 
 
 def _again(owners: dict[str, str]) -> tuple[str, ...]:

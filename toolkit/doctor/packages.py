@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
 from typing import Literal
@@ -21,13 +22,17 @@ PIP = f"{shlex.quote(sys.executable or 'python')} -m pip"
 """Of this interpreter, whatever `pip` is on the path."""
 GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 """Where Paddle's builds for CUDA 12.6 are; other versions have folders beside it."""
-_SHARED: dict[str, tuple[tuple[str, ...], Status]] = {
-    # GPU builds go by other names and put their files into the same folder: the last one installed wins in part.
-    "paddle": (("paddlepaddle",), "error"),
-    "onnxruntime": (("onnxruntime", "ort-nightly"), "error"),
-    "cv2": (("opencv-python", "opencv-contrib-python"), "warning"),
+_OWNERS = {
+    "paddle": ("paddlepaddle", "paddlepaddle-*"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "numpy": ("numpy",),
 }
-"""Folders that several distributions own: how their names begin, and how bad two of them are."""
+"""Modules, and the distributions that are known to own their folder; others may list it among their files."""
+# GPU builds go by other names and put their files into the same folder: the last one installed wins in part.
+_SHARED: dict[str, Status] = {"paddle": "error", "onnxruntime": "error", "cv2": "warning"}
+"""How bad two owners are."""
 
 State = Literal["installed", "missing", "other version"]
 
@@ -69,8 +74,8 @@ def look_at_python() -> Found:
 
 def look_at_owners() -> Found:
     """Folders of modules that more than one distribution owns."""
-    owners = {folder: find_owners(folder, names) for folder, (names, _) in _SHARED.items()}
-    checks = [_of_owners(folder, owners[folder], status) for folder, (_, status) in _SHARED.items()]
+    owners = {folder: find_owners(folder) for folder in _SHARED}
+    checks = [_of_owners(folder, owners[folder], status) for folder, status in _SHARED.items()]
     return [check for check in checks if check], owners
 
 
@@ -102,15 +107,14 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
 
 
-def find_owners(folder: str, names: Iterable[str]) -> dict[str, str]:
-    """Distributions that own `folder`, with their versions: named as one of `names` or as one of them and `-...`, or
-    with the folder in their list of files."""
+def find_owners(module: str) -> dict[str, str]:
+    """Distributions that own the folder of `module`, with their versions: those known to, and those that list it."""
     owners: dict[str, str] = {}
     for each in distributions():
         # Whatever is wrong with a distribution that is half there.
         with contextlib.suppress(Exception):
             name = normalized(each.metadata["Name"])
-            if any(name == one or name.startswith(f"{one}-") for one in names) or _lists(each, folder):
+            if any(fnmatch(name, pattern) for pattern in _OWNERS[module]) or _lists(each, module):
                 # The first one on the path is the one that is imported.
                 owners.setdefault(name, each.version)
     return dict(sorted(owners.items()))

@@ -1,4 +1,4 @@
-"""What runs in a process of its own: one engine is imported, asked for its devices, and made to compute something.
+"""What runs in a process of its own: a library is imported, asked for its devices, and made to compute something.
 
 A broken native library can end its process or hang it; the process that asks (`engines.py`) outlives both.
 """
@@ -18,11 +18,11 @@ TOLERANCE = 1e-3
 
 
 class WrongResultError(Exception):
-    """An engine computed something else than it should."""
+    """A library computed something else than it should."""
 
 
 def main(name: str) -> None:
-    """Probe the engine `name` and print what it says as JSON, as the only thing on standard output."""
+    """Probe the library `name` and print what it says as JSON, as the only thing on standard output."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Libraries print what they like.
     os.dup2(2, 1)
@@ -36,6 +36,30 @@ def main(name: str) -> None:
     answer.close()
     # Libraries that crash at the end have done their work.
     os._exit(0)
+
+
+def _numpy() -> dict[str, Any]:
+    import numpy as np
+
+    def compute() -> Sequence[float]:
+        windows = np.lib.stride_tricks.sliding_window_view(_input()[0], tiny_onnx.WEIGHT_SHAPE[2:], axis=(1, 2))
+        weights = np.array(tiny_onnx.weights(), np.float32).reshape(tiny_onnx.WEIGHT_SHAPE)
+        return np.maximum(np.einsum("cyxij,ocij->oyx", windows, weights), 0).reshape(-1).tolist()
+
+    return {"version": np.__version__} | _timed(compute)
+
+
+def _cv2() -> dict[str, Any]:
+    import cv2
+    import numpy as np
+
+    def compute() -> Sequence[float]:
+        given, weights = _input()[0], np.array(tiny_onnx.weights(), np.float32).reshape(tiny_onnx.WEIGHT_SHAPE)
+        layers = [sum(cv2.filter2D(c, -1, w) for c, w in zip(given, each, strict=True)) for each in weights]
+        # It pads the border.
+        return np.maximum(np.array(layers)[:, 1:-1, 1:-1], 0).reshape(-1).tolist()
+
+    return {"version": cv2.__version__} | _timed(compute)
 
 
 def _onnxruntime() -> dict[str, Any]:
@@ -123,6 +147,8 @@ def _timed(compute: Callable[[], Sequence[float]]) -> dict[str, Any]:
 
 
 _PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    "numpy": _numpy,
+    "cv2": _cv2,
     "paddle": _paddle,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
