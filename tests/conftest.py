@@ -4,10 +4,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The golden figures were measured with the general instructions of MKL. The fast ones, which toolkit/__init__.py asks
-# for, sum in another order; that moves losses behind a matching by up to 0.4 %. Processes that tests start are free.
-os.environ["MKL_DEBUG_CPU_TYPE"] = ""
-
 # As many processes as cores run at once.
 os.environ["OMP_NUM_THREADS"] = "1"
 

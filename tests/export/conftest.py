@@ -65,8 +65,8 @@ def filled(name: str) -> nn.Layer:
     """A tiny variant with made-up weights."""
     model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
     # PP-YOLOE's alphas keep their 1: below 0 they rest.
-    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items() if not k.endswith("alpha")}
-    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    values = fill.made_up({key: value.shape for key, value in model.state_dict().items()})
+    model.set_state_dict({key: value for key, value in values.items() if not key.endswith("alpha")})
     return model
 
 

@@ -9,13 +9,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from tests.golden import reference
 from tests.pictures import write_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.data.loader import TrainBatches, eval_batches
 from toolkit.evaluate.ap import evaluate
 from toolkit.evaluate.detect import detect
-from toolkit.models import build_model
 from toolkit.recipe import load_recipe
 from toolkit.train.batch import to_tensors
 
@@ -34,66 +32,6 @@ ODD_PICTURES: dict[str, tuple[list[Shape], ...]] = {
     "one pixel": ([(0, 20, 31, 21, 32)], []),
     "whole picture, corner": ([(0, 0, 0, SIDE, SIDE)] * 3, [(1, 95, 95, 96, 96)]),
 }
-
-
-def reference_model(name: str, golden: Any) -> nn.Layer:
-    model = build_model(name, reference.CLASSES, reference.INPUT_SIZE, sampling="first")
-    reference.load(model, golden)
-    return model
-
-
-def reference_batch(*, train: bool) -> dict[str, Any]:
-    batch = reference.batch(train=train)
-    image = batch["image"].numpy()
-    # Each step rounded to float32 once: then the input is bit for bit the reference's.
-    image -= np.array([0.485, 0.456, 0.406]).reshape(3, 1, 1)
-    image /= np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1)
-    return batch | {"image": paddle.to_tensor(image)}
-
-
-def assert_inference_equals_the_reference(name: str) -> None:
-    golden = reference.figures(name)
-    model = reference_model(name, golden)
-    model.eval()
-    batch = reference_batch(train=False)
-    with paddle.no_grad():
-        reference.assert_digest(golden, "eval/input/image/0", batch["image"], rtol=0)
-        maps = {"backbone": model.backbone(batch["image"])}
-        if model.neck is not None:
-            maps["neck"] = model.neck(maps["backbone"])
-        for part, levels in maps.items():
-            for i, level in enumerate(levels):
-                reference.assert_digest(golden, f"eval/{part}/{i}", level, rtol=1e-4)
-        out = model(batch)
-    reference.assert_detections(golden, out, flips=2)
-    assert (np.diff(out["bbox"].numpy()[:, 1]) <= 0).all()
-
-
-def assert_training_equals_the_reference(name: str, *, last_proposal_on_edge: bool = False) -> None:
-    """Losses before steps 0, 1, 2 and gradients at step 0.
-
-    Mask targets are cut out of bitmaps, the reference draws polygons: hence the 5 % of `loss_mask` at step 0.
-
-    last_proposal_on_edge: leave the last proposal out at step 2.
-    """
-    golden = reference.figures(name)
-    model = reference_model(name, golden)
-    model.train()
-    batch = reference_batch(train=True)
-    optimizer = paddle.optimizer.SGD(1e-5, parameters=[p for p in model.parameters() if not p.stop_gradient])
-    for step, rtol in enumerate((1e-3, 5e-3, 5e-3)):
-        if step == 2 and last_proposal_on_edge:
-            candidates, keep = model.train_proposals
-            model.train_proposals = candidates, keep - 1
-        losses = model(batch)
-        reference.assert_losses(golden, step, losses, rtol=rtol, of_masks=5e-2 if step == 0 else rtol)
-        if step == 2:
-            break
-        losses["loss"].backward()
-        if step == 0:
-            reference.assert_gradients(golden, model, rtol=1e-2)
-        optimizer.step()
-        optimizer.clear_grad()
 
 
 def drawn(*pictures: list[Shape]) -> dict[str, Any]:

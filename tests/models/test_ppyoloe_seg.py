@@ -9,7 +9,6 @@ import paddle
 import pytest
 from numpy.typing import NDArray
 
-from tests.golden import reference
 from tests.pictures import write_dataset
 from toolkit.data.coco import find_dataset
 from toolkit.data.loader import TrainBatches, eval_batches
@@ -23,48 +22,6 @@ from toolkit.train.batch import to_tensors
 
 NAME = "PP-YOLOE_seg-S"
 SIDE = 64
-
-
-@pytest.fixture(scope="module")
-def golden() -> Any:
-    return reference.figures(NAME)
-
-
-@pytest.fixture
-def full(golden: Any) -> PPYOLOESeg:
-    model = build_model(NAME, reference.CLASSES, reference.INPUT_SIZE)
-    reference.load(model, golden)
-    return model
-
-
-def test_inference_equals_the_reference(full: PPYOLOESeg, golden: Any) -> None:
-    full.eval()
-    batch = reference.batch(train=False)
-    reference.assert_digest(golden, "eval/input/image/0", batch["image"], rtol=0)
-    with paddle.no_grad():
-        backbone = full.backbone(batch["image"])
-        neck = full.neck(backbone)
-        for name, levels in (("backbone", backbone), ("neck", neck)):
-            for i, level in enumerate(levels):
-                reference.assert_digest(golden, f"eval/{name}/{i}", level, rtol=1e-4)
-        out = full(batch)
-    reference.assert_detections(golden, out, flips=2)
-    classes, scores = out["bbox"].numpy()[:, :2].T
-    assert (np.lexsort((-scores, classes)) == np.arange(len(scores))).all()
-
-
-def test_training_equals_the_reference(full: PPYOLOESeg, golden: Any) -> None:
-    full.train()
-    batch = reference.batch(train=True)
-    optimizer = paddle.optimizer.SGD(1e-5, parameters=[p for p in full.parameters() if not p.stop_gradient])
-    for step in range(3):
-        losses = full(batch)
-        reference.assert_losses(golden, step, losses, rtol=5e-3 if step else 1e-3)
-        losses["loss"].backward()
-        if step == 0:
-            reference.assert_gradients(golden, full, rtol=1e-2)
-        optimizer.step()
-        optimizer.clear_grad()
 
 
 def tiny(*, classes: int = 3, seed: int = 0) -> PPYOLOESeg:
@@ -230,16 +187,13 @@ def test_nothing_found() -> None:
     assert out["bbox_num"].numpy().tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("explicit", [True, False])
-def test_results_are_in_pixels_of_the_original(explicit: bool) -> None:
+def test_results_are_in_pixels_of_the_original() -> None:
     model = tiny()
     model.eval()
     batch = make_batch([[]])
     plain = model(batch)
     height, width = 239, 101
     batch["scale_factor"] = paddle.to_tensor([[SIDE / height, SIDE / width]])
-    if explicit:
-        batch["orig_size"] = paddle.to_tensor([[height, width]])
     out = model(batch)
     assert out["mask"].shape[1:] == [height, width]
     scale = np.array([width, height, width, height]) / SIDE

@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from toolkit.errors import UserError
-from toolkit.models.found import as_tensors, found_in
+from toolkit.models.base import InstanceSegmentationModel
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resnet import ResNet, Stage
 from toolkit.nn.roi_heads import (
@@ -173,7 +173,7 @@ def c4(*, num_classes: int, backbone: dict[str, Any], mask_channels: int, region
     )
 
 
-class MaskRCNN(nn.Layer):
+class MaskRCNN(InstanceSegmentationModel):
     """The parts put together.
 
     Args:
@@ -186,7 +186,6 @@ class MaskRCNN(nn.Layer):
     """
 
     mask_frame = "box"
-    mask_clip = False
 
     def __init__(
         self,
@@ -213,10 +212,6 @@ class MaskRCNN(nn.Layer):
         self.test_proposals = test_proposals
         self.regions = regions
         self.sampling = sampling
-
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A batch's losses in train mode, its instances in eval mode."""
-        return self.losses(batch) if self.training else self.detect(batch)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """`loss`, the sum, and its parts: `loss_rpn_cls`, `loss_rpn_reg`, those of the box head, `loss_mask`.
@@ -277,15 +272,6 @@ class MaskRCNN(nn.Layer):
         through = None if self.neck is not None else self.bbox_head.head
         masks = self.mask_head.predict(levels, boxes, used, labels, through=through)
         return boxes, scores, labels, masks
-
-    def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Instances of `batch`, picture after picture, best first.
-
-        Returns `bbox` `[N, 6]` (class, score, x1 y1 x2 y2 in pixels of the original picture), `bbox_num` int32 `[B]`
-        and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W: `orig_size` where the batch has
-        it, else `im_shape` over `scale_factor`.
-        """
-        return as_tensors(found_in(batch, self.network, mask_frame=self.mask_frame))
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(image)

@@ -21,11 +21,11 @@ from paddle import Tensor, nn
 
 from toolkit.errors import UserError
 from toolkit.losses.set_loss import Objects, Pairs, Predictions, corners, match, set_losses
+from toolkit.models.base import InstanceSegmentationModel
 from toolkit.nn.attention import DeformableAttention, SelfAttention, pixelwise
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.hgnetv2 import SIZES, HGNetV2
 from toolkit.nn.hybrid_encoder import MaskFeatures, MaskHybridEncoder
-from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.shape import leading
 
 DETECTIONS = 100
@@ -143,11 +143,8 @@ class Copies(NamedTuple):
     """n"""
 
 
-class MaskRTDETR(nn.Layer):
-    """In train mode a batch gives its losses, in eval mode boxes and masks at the pictures' original size."""
-
-    mask_frame = "image"
-    mask_clip = False
+class MaskRTDETR(InstanceSegmentationModel):
+    """The parts put together; see `Options`."""
 
     def __init__(self, options: Options, *, num_classes: int) -> None:
         super().__init__()
@@ -171,11 +168,6 @@ class MaskRTDETR(nn.Layer):
             true_aspect=options.true_aspect,
         )
         self.transformer = _Transformer(options, num_classes=num_classes)
-
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Keys of `batch`: `image`; for training `gt_class`, `gt_bbox`, `gt_mask`; else `orig_size`, or `im_shape` and
-        `scale_factor`."""
-        return self._losses(batch) if self.training else self._detect(batch)
 
     def network(
         self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
@@ -201,30 +193,7 @@ class MaskRTDETR(nn.Layer):
             raise UserError(f"Mask-RT-DETR: input of {height} x {width}: sides must be fixed, and multiples of 32")
         return list(self.backbone(image))
 
-    def _detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        image = batch["image"]
-        if "orig_size" in batch:
-            original = batch["orig_size"].astype("float32")
-        else:
-            original = (batch["im_shape"] / batch["scale_factor"] + 0.5).floor()
-        boxes, scores, labels, logits = self.network(image)
-        pictures, count = scores.shape
-        ratio = original / paddle.to_tensor(image.shape[2:], "float32")  # [B, 2], y then x
-        boxes = boxes * ratio.flip([1]).tile([1, 2]).unsqueeze(1)
-        rows = paddle.concat([labels.unsqueeze(-1).astype("float32"), scores.unsqueeze(-1), boxes], axis=-1)
-        masks = [
-            # One at a time: a hundred at once, at the size of a photograph, would be a gigabyte.
-            (resize_bilinear(mask, (int(size[0]), int(size[1]))) > 0).astype("uint8").flatten(0, 1)
-            for picture, size in zip(logits, original, strict=True)
-            for mask in picture.unsqueeze([1, 1]).unbind(0)
-        ]
-        return {
-            "bbox": rows.reshape([-1, 6]),
-            "bbox_num": paddle.full([pictures], count, "int32"),
-            "mask": paddle.concat(masks),
-        }
-
-    def _losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         image = batch["image"]
         objects = self._objects_of(batch)
         copies = self._copies(objects)

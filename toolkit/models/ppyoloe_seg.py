@@ -15,17 +15,16 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from toolkit.errors import UserError
-from toolkit.losses.box_mask import box_mask_loss, inside_box
+from toolkit.losses.box_mask import box_mask_loss
 from toolkit.losses.dfl import distribution_focal_loss
 from toolkit.losses.focal import varifocal_loss
 from toolkit.losses.iou import giou
 from toolkit.losses.task_aligned import assign
-from toolkit.models.found import original_size
+from toolkit.models.base import InstanceSegmentationModel
 from toolkit.nn.csppan import CSPPAN
 from toolkit.nn.cspresnet import ConvNorm, CSPResNet
 from toolkit.nn.denominator import over_processes
 from toolkit.nn.nms import select
-from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.shape import leading
 
 STRIDES = (32, 16, 8)
@@ -77,10 +76,9 @@ class Predictions(NamedTuple):
     """`[A, 1]`: network pixels per cell."""
 
 
-class PPYOLOESeg(nn.Layer):
-    """Backbone, neck, head; in train mode a batch's losses, in eval mode its instances."""
+class PPYOLOESeg(InstanceSegmentationModel):
+    """Backbone, neck, head."""
 
-    mask_frame = "image"
     mask_clip = True
     score_threshold = 0.01
     nms_iou = 0.7
@@ -99,10 +97,6 @@ class PPYOLOESeg(nn.Layer):
             in_channels=self.backbone.out_channels, out_channels=out_channels, blocks=max(round(3 * depth), 1)
         )
         self.yolo_head = Head(out_channels, num_classes=num_classes, mask_channels=round(256 * width))
-
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Losses of `batch` in train mode; in eval mode `bbox`, `bbox_num` and `mask` (see `detect`)."""
-        return self.losses(batch) if self.training else self.detect(batch)
 
     def predict(self, image: Tensor) -> Predictions:
         predictions: Predictions = self.yolo_head(self.neck(self.backbone(image)))
@@ -135,31 +129,6 @@ class PPYOLOESeg(nn.Layer):
         # The reference resizes probabilities and cuts at one half.
         masks = (F.sigmoid(masks) - 0.5).reshape([0, 0, *p.prototypes.shape[2:]])
         return boxes, scores, labels, masks
-
-    def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Instances of `batch`, picture after picture, by class and then by score (the reference's order).
-
-        Returns `bbox` `[N, 6]` (class, score, x1 y1 x2 y2 in pixels of the original picture, not clipped to it),
-        `bbox_num` int32 `[B]` and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W:
-        `orig_size` where the batch has it, else `im_shape` over `scale_factor`.
-        """
-        size = original_size(batch)
-        rows, masks, counts = [], [], []
-        for boxes, scores, labels, mask, scale in zip(
-            *self.network(batch["image"]), batch["scale_factor"], strict=True
-        ):
-            found = (scores > 0).nonzero().flatten()
-            order = found[labels[found].argsort(stable=True)]
-            box = boxes[order] / scale.flip(0).tile([2])
-            mask = resize_bilinear(mask[order].unsqueeze(0), size)[0] > 0
-            masks.append((mask & (inside_box(box, *size) > 0)).astype("uint8"))
-            rows.append(paddle.concat([labels[order, None].astype("float32"), scores[order, None], box], axis=1))
-            counts.append(len(order))
-        return {
-            "bbox": paddle.concat(rows),
-            "bbox_num": paddle.to_tensor(counts, dtype="int32"),
-            "mask": paddle.concat(masks),
-        }
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """`loss` and its parts `loss_cls`, `loss_iou`, `loss_dfl`, `loss_mask`; `loss_l1` is for the record."""

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
-from numpy.typing import NDArray
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Normal
 
-from toolkit.data.masks import Crop
 from toolkit.errors import UserError
 from toolkit.losses.solo import MASK_STRIDE, Cells, solo_losses
-from toolkit.models.found import as_tensors, found_in
+from toolkit.models.base import InstanceSegmentationModel
 from toolkit.nn.fpn import FPN
 from toolkit.nn.resize import resize_bilinear
 from toolkit.nn.resnet import ResNet
@@ -90,11 +86,8 @@ def build(
     )
 
 
-class SOLOv2(nn.Layer):
-    """In train mode a batch gives its losses, in eval mode its instances. For the arguments see `build`."""
-
-    mask_frame = "image"
-    mask_clip = False
+class SOLOv2(InstanceSegmentationModel):
+    """Backbone, pyramid and the two heads. For the arguments see `build`."""
 
     def __init__(
         self,
@@ -125,10 +118,6 @@ class SOLOv2(nn.Layer):
         self.detections = min(DETECTIONS, num_classes * sum(g * g for g in grids))
         self.cells = Cells.of(grids=grids, scale_ranges=SCALE_RANGES)
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """A batch's losses in train mode, its instances in eval mode."""
-        return self.losses(batch) if self.training else self.detect(batch)
-
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """`loss` and its parts: `loss_ins` of the masks, `loss_cate` of the cells' classes.
 
@@ -150,17 +139,6 @@ class SOLOv2(nn.Layer):
                 cells=self.cells,
             )
         return {"loss": losses["loss_ins"] + losses["loss_cate"], **losses}
-
-    def detect(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Instances of `batch`, picture after picture, best first.
-
-        Returns `bbox` `[N, 6]` (class, score, x1 y1 x2 y2 in pixels of the original picture), `bbox_num` int32 `[B]`
-        and `mask` uint8 `[N, H, W]`. All pictures must have one original size H x W: `orig_size` where the batch has
-        it, else `im_shape` over `scale_factor`.
-        """
-        found = found_in(batch, self.network)
-        # The network's boxes are on its own grid; these are exact.
-        return as_tensors([replace(picture, boxes=_boxes_of(picture.masks)) for picture in found])
 
     def network(
         self, image: Tensor, im_shape: Tensor | None = None, threshold: Tensor | None = None
@@ -428,17 +406,6 @@ def _span(outline: Tensor) -> tuple[Tensor, Tensor]:
     start = paddle.arange(0, length, 1, dtype="int32").astype(outline.dtype)
     end = paddle.where(inside, start + 1, paddle.zeros([])).max(axis=2)
     return paddle.minimum(paddle.where(inside, start, paddle.full([], 1e9)).min(axis=2), end), end
-
-
-def _boxes_of(masks: Sequence[Crop]) -> NDArray[np.float32]:
-    """The boxes around `masks`, `[n, 4]`, x1 y1 x2 y2; zeros for an empty one."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, crop in zip(boxes, masks, strict=True):
-        rows, columns = (np.flatnonzero(crop.mask.any(axis=axis)) for axis in (1, 0))
-        if len(rows):
-            box[:] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-            box += (crop.x, crop.y, crop.x, crop.y)
-    return boxes
 
 
 def _peaks(scores: Tensor) -> Tensor:
