@@ -31,10 +31,14 @@ flip a few."""
 LEARNT = 0.05
 """Mask AP below which a model has hardly learned."""
 HARDLY_LEARNED = "the model has hardly learned"
-HARDLY = 0.5
-"""Stands for `MATCHED` then: many scores are all but equal, so that the last bits decide which rows are kept."""
-MASK_IOU, HARDLY_IOU = 0.99, 0.9
-"""Least mean over the matched rows, where the sample does not tell the pixels that rounding may set (version 0.1)."""
+TIE = 1e-6
+"""Scores that differ by less are tied: rounding decides which comes first. Where ties decide which rows are kept, few
+rows of a correct export may match. Nearly all scores of trained models differ by more, also after an epoch."""
+HARDLY = 0.8
+"""Stands for `MATCHED` then, for rows without ties: one that is kept or not by a tie may suppress others."""
+MASK_IOU, HARDLY_BEFORE = 0.99, (0.5, 0.9)
+"""Where the sample does not tell which pixels rounding may set (version 0.1): the least mean over the matched rows, and
+what stood for `MATCHED` and it of a model that has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Agreement:
     """Matched rows whose masks differ in pixels that rounding does not explain; None where that was not asked: in lower
     precision, and of samples of version 0.1."""
     tied: int = 0
-    """Rows of the trained model that share their score with another row of the image."""
+    """Rows of the trained model whose score is another one's in the image, but for `TIE`."""
     tied_missing: int = 0
     """Those that no row of the engine matches."""
 
@@ -71,15 +75,13 @@ class Agreement:
         """Whether the engine may run without being asked for by name."""
         known = self.mask_ap_change is not None and self.box_ap_change is not None
         if self.precision != "f32":
-            return known and self._ap_holds and (self.learnt or self._rows_hold(HARDLY))
-        if not self.learnt:
-            # AP near 0 changes with the rows that the last bits choose.
-            return self._rows_hold(HARDLY)
-        return self._rows_hold(MATCHED) and (not known or self._ap_holds)
+            return known and self._ap_holds and (self.learnt or self._rows_hold)
+        return self._rows_hold and (not known or self._ap_holds)
 
     @property
     def _ap_holds(self) -> bool:
-        most = AP_CHANGE[self.precision]
+        # An AP near 0 changes with the rows that the last bits choose.
+        most = AP_CHANGE[self.precision] if self.learnt or self.precision != "f32" else LEARNT
         # Of a mask of few pixels rounding alone changes the AP.
         masks = (self.masks_wrong == 0 and self.matched == self.rows) or abs(self.mask_ap_change or 0.0) <= most
         return masks and abs(self.box_ap_change or 0.0) <= most
@@ -93,15 +95,16 @@ class Agreement:
         """
         return self.rows - self.matched - (0 if self.learnt else self.tied_missing)
 
-    def _rows_hold(self, part: float) -> bool:
-        """Whether at least `part` of the rows match, with the right mask; of few rows one may not, but some must."""
-        rows, bad = self.rows, self.missing
-        if not self.learnt:
-            rows -= self.tied_missing
-        if self.masks_wrong is not None:
-            bad += self.masks_wrong
-        elif self.precision == "f32" and self.mask_iou_mean < (MASK_IOU if self.learnt else HARDLY_IOU):
-            return False
+    @property
+    def _rows_hold(self) -> bool:
+        """Whether enough rows match, with the right mask; of few rows one may not, but some must."""
+        part = MATCHED if self.learnt else HARDLY
+        if self.masks_wrong is None and self.precision == "f32":
+            part, least = (MATCHED, MASK_IOU) if self.learnt else HARDLY_BEFORE
+            if self.mask_iou_mean < least:
+                return False
+        rows = self.rows - (0 if self.learnt else self.tied_missing)
+        bad = self.missing + (self.masks_wrong or 0)
         return bad <= max(1, round(rows * (1 - part))) and (bad < rows or not rows)
 
     def describe(self) -> str:
@@ -148,7 +151,13 @@ class Certificate:
 
     def write(self, folder: Path) -> Path:
         path = folder / "certificate.json"
-        tolerance = {"near": NEAR, "matched": MATCHED, "hardly_learned": HARDLY, "ap_change": AP_CHANGE}
+        tolerance = {
+            "near": NEAR,
+            "matched": MATCHED,
+            "hardly_learned": HARDLY,
+            "mask_iou": MASK_IOU,
+            "ap_change": AP_CHANGE,
+        }
         tree = asdict(self) | {"backends": as_tree(self.backends), "tolerance": tolerance}
         path.write_text(json.dumps(tree, indent=2, ensure_ascii=False), encoding="utf-8")
         return path
@@ -225,8 +234,7 @@ def compare(
     pairs: list[_Pair] = []
     for number, (a, b) in enumerate(zip(truth, found, strict=True)):
         a = a.best(ROWS)
-        _, score, counts = np.unique(a.scores, return_inverse=True, return_counts=True)
-        is_tied = counts[score] > 1
+        is_tied = (np.abs(a.scores[:, None] - a.scores) < TIE).sum(axis=1) > 1
         for i, pair in _pairs(a, b, NEAR[precision], uncertain[number] if uncertain is not None and judged else None):
             rows += 1
             tied += int(is_tied[i])
