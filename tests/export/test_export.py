@@ -23,19 +23,24 @@ from tests.export.conftest import (
     SIZE,
     SPREAD,
     Exported,
+    filled,
     needs_openvino,
     pictures,
     recipe_of,
     tiny,
 )
+from tests.pipeline.samples import swapped
 from toolkit import create_pipeline
+from toolkit.data.coco import Annotation
 from toolkit.data.detections import Detections
+from toolkit.data.masks import mask_to_rle
 from toolkit.data.preprocess import Prepared, steps_of
 from toolkit.errors import UserError
 from toolkit.export import certificate, run
 from toolkit.export.run import export_model
 from toolkit.export.static import save_program
 from toolkit.pipeline.backends import load_backend
+from toolkit.pipeline.backends.engines import load_engine
 from toolkit.pipeline.backends.paddle import PaddleInference
 from toolkit.pipeline.certificate import MATCHED, Certificate, compare
 from toolkit.pipeline.exported import read_exported
@@ -71,6 +76,7 @@ def test_the_certificate_says_what_was_measured(exported: Exported) -> None:
             assert not agreement["holds"], "without annotations nobody knows"
             continue
         assert agreement["matched"] >= MATCHED * agreement["rows"] - 1
+        assert agreement["masks_wrong"] == 0
         assert agreement["mask_iou_mean"] > 0.995
 
 
@@ -253,16 +259,57 @@ def test_an_interpolate_in_the_program_is_refused(tmp_path: Path) -> None:
 def test_a_difference_is_refused_with_its_figures(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = certificate.detect_prepared
+    measured = certificate.detect
 
-    def shifted(*arguments: Any) -> list[Detections]:
-        return [dataclasses.replace(found, boxes=found.boxes + 500) for found in measured(*arguments)]
+    def shifted(*arguments: Any, **keywords: Any) -> list[Detections]:
+        return [dataclasses.replace(found, boxes=found.boxes + 500) for found in measured(*arguments, **keywords)]
 
-    monkeypatch.setattr(certificate, "detect_prepared", shifted)
+    monkeypatch.setattr(certificate, "detect", shifted)
     folder = tmp_path / "again"
     shutil.copytree(exported.folder, folder, ignore=shutil.ignore_patterns("sample"))
     with pytest.raises(UserError, match=r"differs from the trained .*: 0 of \d+ rows matched"):
         certificate.certify(exported.model, folder, exported.pictures, recipe=exported.recipe, source="generated")
+
+
+@pytest.mark.parametrize("name", ["MaskRCNN-ResNet50-FPN", "PP-YOLOE_seg-S"])
+def test_a_model_that_has_hardly_learned_is_exported_with_a_warning_and_a_gross_fault_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = filled(name), tmp_path / name
+    size = (128, 192)
+    corner = mask_to_rle(np.pad(np.ones((9, 9), np.uint8), ((0, size[0] - 9), (0, size[1] - 9))))
+    given: dict[str, Any] = {
+        "recipe": recipe_of(name),
+        "out": out,
+        "pictures": pictures(sizes=[size] * 2),
+        "annotations": [[Annotation(1, 0, (0.0, 0.0, 9.0, 9.0), corner, 81, False)]] * 2,
+        "source": "generated",
+    }
+    made = export_model(model, **given)
+    assert not made.learnt
+    assert all(agreement.holds for agreement in made.backends.values() if agreement.precision == "f32")
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "Warning: the model has hardly learned (mask AP 0.0" in card
+    monkeypatch.setattr(certificate, "load_engine", lambda *given: swapped(load_engine(*given)))
+    with pytest.raises(UserError, match="differs from the trained one on"):
+        export_model(model, **given)
+
+
+@needs_onnx
+def test_where_all_scores_are_equal_nothing_is_asked_of_rows_that_ties_decide(tmp_path: Path) -> None:
+    """Saturated at 1.0, where engines that sort in another order find other rows."""
+    model = filled("PP-YOLOE_seg-S")
+    for key, value in model.state_dict().items():
+        if "pred_cls" in key and key.endswith("bias"):
+            value.set_value(value + 20)
+    made = export_model(
+        model, recipe=recipe_of("PP-YOLOE_seg-S"), out=tmp_path / "tied", pictures=pictures(), source="generated"
+    )
+    agreement = made.backends["onnxruntime"]
+    assert agreement.tied == agreement.rows > 100
+    assert agreement.matched < agreement.rows
+    assert agreement.holds
+    assert "most of its scores are equal" in (tmp_path / "tied" / "README.md").read_text(encoding="utf-8")
 
 
 def test_failure_leaves_an_older_export_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

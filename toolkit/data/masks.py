@@ -370,6 +370,27 @@ def intersection(a: Crop, b: Crop) -> int:
     return int(cv2.countNonZero(cv2.bitwise_and(one, other)))
 
 
+def differing(a: Crop, b: Crop, *, ignored: Crop) -> int:
+    """How many pixels are set in just one of two masks of one image, not counting those set in `ignored`."""
+    x1, y1 = min(a.x, b.x), min(a.y, b.y)
+    x2, y2 = (max(a.extent[side], b.extent[side]) for side in (2, 3))
+    one, other, without = (_within(crop, (x1, y1, x2, y2)) for crop in (a, b, ignored))
+    return int(np.count_nonzero((one ^ other) > without))
+
+
+def _within(crop: Crop, window: Window) -> Bitmap:
+    """The mask over all of `window`; 0 outside the crop."""
+    x1, y1, x2, y2 = window
+    mask = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    left, top, right, bottom = crop.extent
+    left, top, right, bottom = max(left, x1), max(top, y1), min(right, x2), min(bottom, y2)
+    if left < right and top < bottom:
+        mask[top - y1 : bottom - y1, left - x1 : right - x1] = crop.mask[
+            top - crop.y : bottom - crop.y, left - crop.x : right - crop.x
+        ]
+    return mask
+
+
 def crop_area(crop: Crop) -> int:
     """Number of set pixels."""
     return int(cv2.countNonZero(crop.mask)) if crop.mask.size else 0

@@ -12,7 +12,7 @@ from paddle import nn
 
 from toolkit.data import detections
 from toolkit.data.coco import Picture
-from toolkit.data.detections import Detections, Floats
+from toolkit.data.detections import Detections, Floats, Network
 from toolkit.data.joining import join
 from toolkit.data.loader import EvalBatch
 from toolkit.data.preprocess import Prepared
@@ -54,9 +54,16 @@ def _found(model: nn.Layer, batches: Iterable[EvalBatch], limit: int) -> Iterato
 
 def detect_prepared(model: nn.Layer, pictures: Sequence[Prepared], *, limit: int | None = None) -> list[Detections]:
     """What `model`, which is in eval mode, finds in each of `pictures`."""
+    return detections.detect(
+        network_of(model), pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit
+    )
+
+
+def network_of(model: nn.Layer) -> Network:
+    """`model`, which is in eval mode, over arrays."""
 
     def network(*inputs: Floats) -> list[NDArray[np.generic]]:
         with paddle.no_grad():
             return [to_numpy(output) for output in model.network(*map(paddle.to_tensor, inputs))]
 
-    return detections.detect(network, pictures, mask_frame=model.mask_frame, mask_clip=model.mask_clip, limit=limit)
+    return network

@@ -96,12 +96,13 @@ def _agreement(certificate: Certificate) -> str:
         f"| {_change(a.mask_ap_change)} | {a.ms_per_picture:.0f} | {'yes' if a.holds else 'by name only'} |"
         for name, a in certificate.backends.items()
     )
+    warning = "" if certificate.learnt else f"\n\nWarning: {certificate.warning()}."
     return (
         "## Exported against trained\n\n"
         f"On {certificate.pictures} pictures ({certificate.source}), which are in `sample`; largest differences; "
         f"the trained model took {certificate.trained_ms_per_picture:.0f} ms a picture on this machine.\n\n"
         "| engine | rows matched | score | box, px | mask IoU, mean | mask AP | ms | runs |\n"
-        f"|---|---|---|---|---|---|---|---|\n{rows}"
+        f"|---|---|---|---|---|---|---|---|\n{rows}{warning}"
     )
 
 

@@ -109,6 +109,8 @@ def export_trained(
     for engine, agreement in certificate.backends.items():
         verdict = "" if agreement.holds else "; differs too much, and runs only if asked for by name"
         console.print(f"{engine}: {agreement.describe()}, {agreement.ms_per_picture:.0f} ms a picture{verdict}")
+    if not certificate.learnt:
+        console.print(f"warning: {certificate.warning()}")
     console.print(f"exported to {folder}")
 
     if written:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from toolkit.data.coco import Annotation, Split, load_split
 from toolkit.data.detections import Detections, coco_results
-from toolkit.data.masks import mask_to_rle, parse_rle, rle_area, rle_box, rle_to_crop, segmentation_to_mask
+from toolkit.data.masks import (
+    Crop,
+    crop_to_rle,
+    mask_to_rle,
+    parse_rle,
+    rle_area,
+    rle_box,
+    rle_to_crop,
+    segmentation_to_mask,
+)
 from toolkit.errors import UserError
 
 FOLDER = "sample"
@@ -31,6 +40,8 @@ class Sample:
 
     split: Split
     trained: list[Detections]
+    uncertain: list[list[Crop]] | None = None
+    """For each mask in `trained` the pixels that rounding may set or not; None in exports of version 0.1."""
 
     @property
     def annotated(self) -> bool:
@@ -82,12 +93,17 @@ def write_pictures(
 
 
 def write_detections(folder: Path, sample: Sample) -> None:
-    """Write what the trained model found, as a COCO results list."""
+    """Write what the trained model found, as a COCO results list whose entries have one more key, `uncertain`."""
     rows = [
         row
         for picture, found in zip(sample.split.pictures, sample.trained, strict=True)
         for row in coco_results(picture.id, found, sample.split.category_ids)
     ]
+    if sample.uncertain is not None:
+        sizes = [found.size for found in sample.trained for _ in found.masks]
+        pixels = [crop for crops in sample.uncertain for crop in crops]
+        for row, crop, size in zip(rows, pixels, sizes, strict=True):
+            row["uncertain"] = crop_to_rle(crop, size)
     (folder / FOLDER / "detections.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
@@ -106,9 +122,12 @@ def read_sample(folder: Path) -> Sample | None:
         for row in rows:
             by_picture[row["image_id"]].append(row)
         trained = [_detections(by_picture[p.id], (p.height, p.width)) for p in split.pictures]
+        uncertain = None
+        if all("uncertain" in row for row in rows):
+            uncertain = [_crops(by_picture[p.id], "uncertain", (p.height, p.width)) for p in split.pictures]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{place}: not readable ({error!r:.80}); export the model again") from None
-    return Sample(split, trained)
+    return Sample(split, trained, uncertain)
 
 
 def _read_split(place: Path) -> Split:
@@ -122,6 +141,10 @@ def _detections(rows: list[dict[str, Any]], size: tuple[int, int]) -> Detections
         boxes=sides.astype(np.float32),
         scores=np.array([row["score"] for row in rows], np.float32),
         labels=np.array([row["category_id"] - 1 for row in rows], np.int64),
-        masks=[rle_to_crop(parse_rle(row["segmentation"], size)) for row in rows],
+        masks=_crops(rows, "segmentation", size),
         size=size,
     )
+
+
+def _crops(rows: list[dict[str, Any]], key: str, size: tuple[int, int]) -> list[Crop]:
+    return [rle_to_crop(parse_rle(row[key], size)) for row in rows]
