@@ -105,7 +105,7 @@ class Agreement:
                 return False
         rows = self.rows - (0 if self.learnt else self.tied_missing)
         bad = self.missing + (self.masks_wrong or 0)
-        return bad <= max(1, round(rows * (1 - part))) and (bad < rows or not rows)
+        return bad <= max(1, round(rows * (1 - part))) and (bad < rows or not self.rows)
 
     def describe(self) -> str:
         if not self.rows:
