@@ -4,7 +4,7 @@
 
 Runs where the checkout is installed by `pip install -e .`, since it takes the weights' rule from the tests.
 
-The model has its own size and 80 classes, weights by the rule of the golden figures, and batch norms that have seen
+The model has its own size and 80 classes, random weights, and batch norms that have seen
 pictures; the layers that give the scores are scaled up, so that scores differ. `draw_threshold` in the export is the
 score that `DETECTIONS` instances a picture reach on average: that many masks are then made, as of a trained model.
 """
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import paddle
 
-from tests.golden import fill
+from tests.random_weights import random_weights
 from toolkit.data.images import read_rgb
 from toolkit.data.preprocess import Preprocess, steps_of
 from toolkit.evaluate.detect import detect_prepared
@@ -42,20 +42,19 @@ def export_made_up(name: str, folder: Path, pictures: list[Path]) -> float:
     recipe = recipe.model_copy(update={"classes": [f"class {i}" for i in range(CLASSES)]})
     size = None if recipe.data.keep_ratio else recipe.data.input_size
     model = build_model(name, CLASSES, size, **{**recipe.model.options, "freeze": False})
-    # PP-YOLOE's alphas keep their 1: below 0 they rest.
-    values = {k: fill.fill(k, v.shape) for k, v in model.state_dict().items() if not k.endswith("alpha")}
+    values = random_weights({key: value.shape for key, value in model.state_dict().items()})
     for key, factor in SPREAD.items():
-        values.update({k: v * factor for k, v in values.items() if key in k and k.endswith("weight") and v is not None})
+        values.update({k: v * factor for k, v in values.items() if key in k and k.endswith("weight")})
     for key, value in values.items():
-        if value is not None and value.ndim == 4 and ("mask_feat_head" in key or "enc_mask" in key):
+        if value.ndim == 4 and ("mask_feat_head" in key or "enc_mask" in key):
             # Windows that see the mean alone: Mask-RT-DETR's masks are else raggeder than any trained one's.
             value[:] = value.mean((2, 3), keepdims=True)
-        if value is not None and key.endswith("bias"):
+        if key.endswith("bias"):
             if "pred_cls" in key or "solo_cate" in key:
                 value -= BACKGROUND
             elif "bbox_score" in key:
                 value[-1] += BACKGROUND
-    model.set_state_dict({k: v for k, v in values.items() if v is not None})
+    model.set_state_dict(values)
     prepare = Preprocess(steps_of(recipe.data), origin="recipe")
     # Of one size, so that the norms see them together.
     prepared = [prepare(cv2.resize(read_rgb(path), (640, 480))) for path in pictures[:4]]

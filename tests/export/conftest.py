@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from paddle import nn
 
+from tests.random_weights import random_weights
 from toolkit.data.preprocess import Preprocess, steps_of
 from toolkit.export.run import export_model
 from toolkit.models import build_model
@@ -62,35 +61,10 @@ def tiny_options(name: str) -> dict[str, Any]:
     return {**options, "freeze": False}
 
 
-FIXED = ("alpha", "proj_conv.weight")
-"""Of PP-YOLOE, the scales of its branches, which rest below 0, and the bins of its distances."""
-SMALL = ("pred_cls", "pred_reg", "score_head", "solo_cate", "solo_kernel", "bbox_score", "bbox_delta")
-"""Final predictors, kept small so that scores and boxes stay spread out; see also `SPREAD`."""
-
-
-def made_up(name: str, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Random values for the parameter or buffer `name`, the same on any machine."""
-    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    if name.endswith("_variance"):
-        values = rng.uniform(0.5, 1.5, shape)
-    elif name.endswith("_mean"):
-        values = rng.normal(0, 0.1, shape)
-    elif name.endswith(".bias"):
-        values = rng.normal(0, 0.05, shape) - (3.0 if "score_head" in name or "pred_cls" in name else 0.0)
-    elif len(shape) == 1:
-        values = rng.uniform(0.8, 1.2, shape)
-    else:
-        inputs = shape[0] if len(shape) == 2 else np.prod(shape[1:])
-        small = any(part in name for part in (*SMALL, "rpn_rois", "bbox_head.layers.2"))
-        values = rng.normal(0, (0.3 if small else 1.0) / np.sqrt(inputs), shape)
-    return values.astype(np.float32)
-
-
 def filled(name: str) -> nn.Layer:
     """A tiny variant with made-up weights."""
     model = build_model(name, len(CLASSES), SIZE, **tiny_options(name))
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    model.set_state_dict({key: made_up(key, shape) for key, shape in shapes.items() if not key.endswith(FIXED)})
+    model.set_state_dict(random_weights({key: value.shape for key, value in model.state_dict().items()}))
     return model
 
 

@@ -96,7 +96,8 @@ def test_of_a_model_that_has_hardly_learned_a_fifth_of_the_rows_may_differ_and_t
     assert not replace(early, matched=159).holds
     assert replace(early, matched=100, tied=150, tied_missing=80).holds
     assert not replace(early, matched=100, tied=150, tied_missing=70).holds
-    assert replace(early, matched=0, tied=200, tied_missing=200).holds, "nothing to say"
+    assert replace(early, matched=1, tied=200, tied_missing=199).holds
+    assert not replace(early, matched=0, tied=200, tied_missing=200).holds, "none is found"
     assert not replace(early, box_ap_change=-0.06).holds
     lower = replace(early, precision="bf16", masks_wrong=None, mask_ap_change=0.0, box_ap_change=0.0)
     assert lower.holds
