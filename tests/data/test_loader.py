@@ -13,9 +13,8 @@ from tests.golden import fill
 from toolkit.data.coco import Annotation, Picture, Split, find_dataset
 from toolkit.data.images import read_rgb
 from toolkit.data.loader import LEAST_PIXELS, TrainBatches, eval_batches
-from toolkit.data.masks import mask_to_rle, polygons_to_mask
+from toolkit.data.masks import boxes_of, mask_to_rle, polygons_to_mask
 from toolkit.data.preprocess import Preprocess, steps_of
-from toolkit.data.transforms import boxes_of
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
 

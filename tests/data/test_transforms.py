@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.transforms import Augmentation, Expand, InstanceCrop, boxes_of
+from toolkit.data.masks import boxes_of
+from toolkit.data.transforms import Augmentation, Expand, InstanceCrop
 from toolkit.errors import UserError
 
 PIPELINE: list[dict[str, Any]] = [

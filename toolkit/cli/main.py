@@ -31,6 +31,7 @@ from toolkit.cli.train import train
 from toolkit.cli.validate import validate
 from toolkit.cli.weights import app as weights
 from toolkit.errors import UserError
+from toolkit.extras import missing_module
 from toolkit.places import find_temporary_folder, refusal
 
 app = typer.Typer(
@@ -86,8 +87,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        reason = refusal(error)
+    except (OSError, ImportError) as error:
+        reason = missing_module(error) if isinstance(error, ImportError) else refusal(error)
         if reason is None:
             raise
         print(f"error: {reason}", file=sys.stderr)

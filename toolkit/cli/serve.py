@@ -42,15 +42,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a pipeline over HTTP, as PaddleX's clients speak it, with a page to try it."""
-    from toolkit.errors import UserError
-
-    try:
-        from toolkit.serve.app import Settings
-        from toolkit.serve.limits import Limits
-        from toolkit.serve.run import check
-        from toolkit.serve.run import serve as run
-    except ImportError as error:
-        raise UserError(f"serve: {error.name} is not installed; `pip install 'seg-tune[serve]'`") from None
+    from toolkit.serve.app import Settings
+    from toolkit.serve.limits import Limits
+    from toolkit.serve.run import check
+    from toolkit.serve.run import serve as run
 
     limits = Limits(body_bytes=max_body * 2**20, pixels=max_pixels, seconds=seconds)
     settings = Settings(

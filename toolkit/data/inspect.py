@@ -16,9 +16,7 @@ from toolkit.data.convert import reading
 from toolkit.data.draw import draw_instances, font_for
 from toolkit.data.folder import new_folder
 from toolkit.data.images import read_rgb
-from toolkit.data.loader import TrainBatches
-from toolkit.data.masks import segmentation_to_mask
-from toolkit.data.transforms import boxes_of
+from toolkit.data.masks import boxes_of, segmentation_to_mask
 from toolkit.errors import UserError
 from toolkit.recipe import Data, Recipe, load_recipe, parse_settings
 
@@ -73,6 +71,8 @@ def _without_recipe(split: Split, seed: int) -> Iterator[tuple[Picture, Rgb]]:
 
 def _with_recipe(split: Split, recipe: Recipe, name: str, seed: int) -> Iterator[tuple[Picture, Rgb]]:
     """The pictures as training meets them in its first epoch, one to a batch."""
+    from toolkit.data.loader import TrainBatches  # Needs the extra for training; drawing alone does not.
+
     one = recipe.model_copy(
         update={
             "train": recipe.train.model_copy(update={"batch_size": 1, "accumulate": 1, "seed": seed}),

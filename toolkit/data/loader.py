@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.coco import Annotation, Picture, Split
-from toolkit.data.masks import rle_to_crop, segmentation_to_rle
+from toolkit.data.masks import boxes_of, rle_to_crop, segmentation_to_rle
 from toolkit.data.preprocess import Prepared, Preprocess, steps_of
 from toolkit.data.tiles import Reader, near_each_other, tiles_of
-from toolkit.data.transforms import Augmentation, boxes_of
+from toolkit.data.transforms import Augmentation
 from toolkit.data.workers import Workers
 from toolkit.errors import UserError
 from toolkit.recipe import Data, Recipe, Tiling

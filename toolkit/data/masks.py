@@ -358,6 +358,15 @@ def crop_to_rle(crop: Crop, size: tuple[int, int]) -> Rle:
     return _rle_of_runs(np.diff(changes, prepend=0, append=math.prod(size)), size)
 
 
+def boxes_of(masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """x1 y1 x2 y2 `[n, 4]` of `masks` `[n, H, W]`, in pixels, so that x2 - x1 is the width; zeros for an empty mask."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for row, mask in zip(boxes, masks, strict=True):
+        x, y, w, h = cv2.boundingRect(mask)
+        row[:] = x, y, x + w, y + h
+    return boxes
+
+
 def intersection(a: Crop, b: Crop) -> int:
     """How many pixels are set in both of two masks of one picture."""
     left, top, right, bottom = (

@@ -21,6 +21,7 @@ import numpy as np
 from albumentations.core.type_definitions import Targets
 from numpy.typing import NDArray
 
+from toolkit.data.masks import boxes_of
 from toolkit.errors import UserError
 
 Image = NDArray[np.uint8]
@@ -165,15 +166,6 @@ class Augmentation:
             return image, np.zeros((0, *image.shape[:2]), np.uint8)
         result = self._compose(image=image, masks=masks)
         return result["image"], np.ascontiguousarray(result["masks"])
-
-
-def boxes_of(masks: Masks) -> NDArray[np.float32]:
-    """x1 y1 x2 y2 `[n, 4]` of `masks` `[n, H, W]`, in pixels, so that x2 - x1 is the width; zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for row, mask in zip(boxes, masks, strict=True):
-        x, y, w, h = cv2.boundingRect(mask)
-        row[:] = x, y, x + w, y + h
-    return boxes
 
 
 def _build(index: int, entry: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import UserError
+from toolkit.extras import install_line
 
 SCALE = 2.0
 """Pixels of a page for each of its points, of which an inch has 72; PaddleX's."""
@@ -34,7 +35,7 @@ def _pages(path: str, name: str) -> Iterator[NDArray[np.uint8]]:
     try:
         import pypdfium2 as pdfium
     except ImportError:
-        raise UserError(f"{name}: PDF needs pypdfium2, which is not installed; `pip install 'seg-tune[pdf]'`") from None
+        raise UserError(f"{name}: PDF needs pypdfium2, which is not installed; {install_line('pypdfium2')}") from None
     try:
         with _PDFIUM:
             document = pdfium.PdfDocument(path)

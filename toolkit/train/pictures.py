@@ -14,7 +14,7 @@ from toolkit.data.coco import Picture
 from toolkit.data.detections import Detections
 from toolkit.data.draw import draw_detections, draw_instances, draw_truth
 from toolkit.data.images import read_rgb
-from toolkit.data.transforms import boxes_of
+from toolkit.data.masks import boxes_of
 from toolkit.recipe import Recipe
 
 Rgb = NDArray[np.uint8]

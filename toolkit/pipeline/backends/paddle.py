@@ -15,6 +15,7 @@ from toolkit.data.detections import Detections
 from toolkit.data.masks import Crop
 from toolkit.data.preprocess import Prepared
 from toolkit.errors import UserError
+from toolkit.extras import install_line
 from toolkit.pipeline.exported import Exported
 from toolkit.quiet import captured
 from toolkit.stages import stage
@@ -41,7 +42,7 @@ class PaddleInference:
             import_module("toolkit.device")  # Paddle's first import, without its remarks
             from paddle.inference import Config, create_predictor
         except ImportError:
-            raise UserError(f"engine {self.name}: not installed; `pip install paddlepaddle`") from None
+            raise UserError(f"engine {self.name}: Paddle is not installed; {install_line('paddle')}") from None
         config = Config(str(exported.program), str(exported.parameters))
         _use_device(config, device)
         if device == "cpu":
