@@ -98,6 +98,9 @@ def test_of_a_model_that_has_hardly_learned_a_fifth_of_the_rows_may_differ_and_t
     assert not replace(early, matched=100, tied=150, tied_missing=70).holds
     assert replace(early, matched=1, tied=200, tied_missing=199).holds
     assert not replace(early, matched=0, tied=200, tied_missing=200).holds, "none is found"
+    # Rows of one score and box are found in another order: of which the mask is, ties decide too.
+    assert replace(early, matched=200, masks_wrong=30, tied=190, tied_missing=30).holds
+    assert not replace(early, matched=200, masks_wrong=200, tied=200, tied_missing=200).holds, "no mask is right"
     assert not replace(early, box_ap_change=-0.06).holds
     lower = replace(early, precision="bf16", masks_wrong=None, mask_ap_change=0.0, box_ap_change=0.0)
     assert lower.holds

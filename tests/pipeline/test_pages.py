@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_said_in_its_place(tmp_path: Path, capfd: pytest.
 def test_without_pdfium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     [source] = list_inputs(pdf(tmp_path / "a.pdf"))
-    with pytest.raises(UserError, match=r"a\.pdf: PDF needs pypdfium2.*pip install 'seg-tune\[pdf\]'"):
+    with pytest.raises(UserError, match=r'a\.pdf: PDF needs pypdfium2.*pip install "seg-tune\[pdf\]"'):
         source.read()
 
 

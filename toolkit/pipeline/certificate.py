@@ -68,7 +68,7 @@ class Agreement:
     tied: int = 0
     """Rows of the trained model whose score is another one's in the image, but for `TIE`."""
     tied_missing: int = 0
-    """Those that no row of the engine matches."""
+    """Those that no row of the engine matches, or none with the right mask."""
 
     @property
     def holds(self) -> bool:
@@ -88,12 +88,13 @@ class Agreement:
 
     @property
     def missing(self) -> int:
-        """Rows that the engine should have and has not.
+        """Rows that the engine should have and has not, or has with a wrong mask.
 
         Of a model that has hardly learned, those with tied scores are left out: which of them is found, rounding
         decides, or the order in which an engine sorts.
         """
-        return self.rows - self.matched - (0 if self.learnt else self.tied_missing)
+        missing = self.rows - self.matched + (self.masks_wrong or 0)
+        return missing - (0 if self.learnt else self.tied_missing)
 
     @property
     def _rows_hold(self) -> bool:
@@ -104,8 +105,7 @@ class Agreement:
             if self.mask_iou_mean < least:
                 return False
         rows = self.rows - (0 if self.learnt else self.tied_missing)
-        bad = self.missing + (self.masks_wrong or 0)
-        return bad <= max(1, round(rows * (1 - part))) and (bad < rows or not self.rows)
+        return self.missing <= max(1, round(rows * (1 - part))) and (self.missing < rows or not self.rows)
 
     def describe(self) -> str:
         if not self.rows:
@@ -238,7 +238,7 @@ def compare(
         for i, pair in _pairs(a, b, NEAR[precision], uncertain[number] if uncertain is not None and judged else None):
             rows += 1
             tied += int(is_tied[i])
-            tied_missing += int(is_tied[i] and pair is None)
+            tied_missing += int(is_tied[i] and (pair is None or not pair.mask_right))
             if pair is not None:
                 pairs.append(pair)
     ious = [pair.mask_iou for pair in pairs]
