@@ -21,7 +21,13 @@ def test_inference_equals_the_reference(name: str) -> None:
 
 @measured
 def test_training_equals_the_reference(name: str) -> None:
-    assert reference.over(reference.training(name)) == {}
+    assert reference.over(reference.training(name, steps=2)) == {}
+
+
+@pytest.mark.slow
+@measured
+def test_a_further_step_equals_the_reference(name: str) -> None:
+    assert reference.over(reference.training(name, steps=3)) == {}
 
 
 def test_training_with_denoising_equals_the_reference() -> None:
